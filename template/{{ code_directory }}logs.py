@@ -1,0 +1,164 @@
+"""One line for each log record: JSON in production, readable text in development."""
+
+import json
+import logging
+import logging.config
+import os
+import re
+import sys
+import time
+from contextvars import ContextVar
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
+from uuid import uuid4
+
+from pydantic import ValidationError
+
+if TYPE_CHECKING:
+    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+access_logger = logging.getLogger("access")
+request_id: ContextVar[str] = ContextVar("request_id", default="")
+
+
+def configure() -> None:
+    """Apply `logging.json`, which the server reads too: its lines then look like ours."""
+    configuration = Path(__file__).with_name("logging.json")
+    logging.config.dictConfig(json.loads(configuration.read_text()))
+
+
+def formatter() -> logging.Formatter:
+    """The formatter that `ENVIRONMENT` asks for."""
+    if os.environ.get("ENVIRONMENT") == "production":
+        return JsonFormatter()
+    return TextFormatter("%(asctime)s %(levelname)-8s %(name)s: %(message)s")
+
+
+class JsonFormatter(logging.Formatter):
+    """One JSON object a line, with whatever was passed as `extra`."""
+
+    # `color_message` repeats Uvicorn's messages for terminals.
+    BUILT_IN = {*logging.makeLogRecord({}).__dict__, "message", "color_message"}
+
+    def format(self, record: logging.LogRecord) -> str:
+        created = datetime.fromtimestamp(record.created, UTC)
+        line: dict[str, Any] = {
+            "time": created.isoformat(timespec="milliseconds"),
+            "level": record.levelname,
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        if request_id.get():
+            line["request_id"] = request_id.get()
+        for name, value in record.__dict__.items():
+            if name not in self.BUILT_IN:
+                line.setdefault(name, value)
+        if record.exc_info:
+            line["exception"] = self.formatException(record.exc_info)
+        if record.stack_info:
+            line["stack"] = record.stack_info
+        return json.dumps(line, default=str, skipkeys=True)
+
+
+class TextFormatter(logging.Formatter):
+    """A line to read in a terminal, with the request's id at its end."""
+
+    def formatMessage(self, record: logging.LogRecord) -> str:
+        line = super().formatMessage(record)
+        return f"{line} [{request_id.get()}]" if request_id.get() else line
+
+
+class LogMiddleware:
+    """Logs every request, and gives it the id that all its log lines carry.
+
+    The id comes from and goes back in `X-Request-ID`. What the application doesn't
+    catch is a 500 with that id; the server logs the traceback.
+    """
+
+    # Anything else could forge log lines, or fill the disk.
+    VALID_ID = re.compile(rb"[\w.:/+=-]{1,128}")
+
+    def __init__(self, app: "ASGIApp") -> None:
+        self.app = app
+
+    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        if scope["type"] == "http":
+            await self.serve(scope, receive, send)
+        elif scope["type"] == "lifespan":
+            await self.start_and_stop(scope, receive, send)
+        else:
+            await self.app(scope, receive, send)
+
+    async def serve(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+        started_at = time.perf_counter()
+        status = 0
+        identifier = uuid4().hex.encode()
+        for name, value in scope["headers"]:
+            if name == b"x-request-id" and self.VALID_ID.fullmatch(value):
+                identifier = value
+        request_id.set(identifier.decode())
+
+        async def send_with_id(message: "Message") -> None:
+            nonlocal status
+            if message["type"] == "http.response.start":
+                status = message["status"]
+                headers = [*message["headers"], (b"x-request-id", identifier)]
+                message = {**message, "headers": headers}
+            await send(message)
+
+        try:
+            await self.app(scope, receive, send_with_id)
+        except Exception:
+            if not status:
+                await send_with_id(
+                    {
+                        "type": "http.response.start",
+                        "status": 500,
+                        "headers": [(b"content-type", b"application/json")],
+                    }
+                )
+                body = b'{"detail":"Internal Server Error"}'
+                await send({"type": "http.response.body", "body": body})
+            raise
+        finally:
+            # Probes come every few seconds, for ever.
+            probe = scope["path"].startswith("/health/") and status == 200
+            # Without the query: it may hold a secret.
+            path = quote(scope["path"])
+            access_logger.log(
+                logging.DEBUG if probe else logging.INFO,
+                "%s %s %d",
+                scope["method"],
+                path,
+                status,
+                extra={
+                    "method": scope["method"],
+                    "path": path,
+                    "status": status,
+                    "duration_ms": round((time.perf_counter() - started_at) * 1000, 2),
+                    "client": scope["client"][0] if scope["client"] else None,
+                },
+            )
+
+    async def start_and_stop(
+        self, scope: "Scope", receive: "Receive", send: "Send"
+    ) -> None:
+        async def send_in_one_line(message: "Message") -> None:
+            # Starlette reports a failed start while it handles the exception.
+            error = sys.exception()
+            if isinstance(error, ValidationError) and error.title == "Settings":
+                message = {**message, "message": what_to_set(error)}
+            await send(message)
+
+        await self.app(scope, receive, send_in_one_line)
+
+
+def what_to_set(error: ValidationError) -> str:
+    """Name each variable that is missing or wrong, never its value."""
+    problems = [
+        f"{'.'.join(map(str, problem['loc'])).upper()}: {problem['msg']}"
+        for problem in error.errors(include_input=False, include_context=False)
+    ]
+    return "The environment is not valid. " + "; ".join(problems)
