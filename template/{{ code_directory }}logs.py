@@ -10,14 +10,12 @@ import time
 from contextvars import ContextVar
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 from urllib.parse import quote
 from uuid import uuid4
 
 from pydantic import ValidationError
-
-if TYPE_CHECKING:
-    from starlette.types import ASGIApp, Message, Receive, Scope, Send
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 access_logger = logging.getLogger("access")
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -80,10 +78,10 @@ class LogMiddleware:
     # Anything else could forge log lines, or fill the disk.
     VALID_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 
-    def __init__(self, app: "ASGIApp") -> None:
+    def __init__(self, app: ASGIApp) -> None:
         self.app = app
 
-    async def __call__(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "http":
             await self.serve(scope, receive, send)
         elif scope["type"] == "lifespan":
@@ -91,7 +89,7 @@ class LogMiddleware:
         else:
             await self.app(scope, receive, send)
 
-    async def serve(self, scope: "Scope", receive: "Receive", send: "Send") -> None:
+    async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = time.perf_counter()
         status = 0
         identifier = uuid4().hex.encode()
@@ -100,7 +98,7 @@ class LogMiddleware:
                 identifier = value
         request_id.set(identifier.decode())
 
-        async def send_with_id(message: "Message") -> None:
+        async def send_with_id(message: Message) -> None:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
@@ -142,17 +140,23 @@ class LogMiddleware:
                 },
             )
 
-    async def start_and_stop(
-        self, scope: "Scope", receive: "Receive", send: "Send"
-    ) -> None:
-        async def send_in_one_line(message: "Message") -> None:
+    async def start_and_stop(self, scope: Scope, receive: Receive, send: Send) -> None:
+        reported = False
+
+        async def send_in_one_line(message: Message) -> None:
+            nonlocal reported
             # Starlette reports a failed start while it handles the exception.
             error = sys.exception()
             if isinstance(error, ValidationError) and error.title == "Settings":
                 message = {**message, "message": what_to_set(error)}
+                reported = True
             await send(message)
 
-        await self.app(scope, receive, send_in_one_line)
+        try:
+            await self.app(scope, receive, send_in_one_line)
+        except ValidationError:
+            if not reported:
+                raise
 
 
 def what_to_set(error: ValidationError) -> str:

@@ -1,0 +1,64 @@
+"""Fixtures that render the template."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import copier
+import jinja2
+import pytest
+
+from tests.matrix import ASKED, ROOT
+
+Render = Callable[..., Path]
+
+
+def pytest_configure() -> None:
+    _compile_each_source_once()
+
+
+def _compile_each_source_once() -> None:
+    """Copier compiles every file again for every render, which is most of what a render costs."""
+    compile_source: Any = jinja2.Environment.compile
+    compiled: dict[Any, Any] = {}
+
+    def compile_once(env: jinja2.Environment, source: Any, *args: Any, **options: Any) -> Any:
+        key = (type(env), env.trim_blocks, source, args, tuple(options.items()))
+        if key not in compiled:
+            compiled[key] = compile_source(env, source, *args, **options)
+        return compiled[key]
+
+    jinja2.Environment.compile = compile_once  # type: ignore[method-assign,assignment]
+
+
+@pytest.fixture(scope="session")
+def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The working tree's template as a plain folder: faster to render than a clone, and never stale."""
+    copy = tmp_path_factory.mktemp("template")
+    shutil.copy(ROOT / "copier.yml", copy)
+    for folder in ("includes", "template"):
+        shutil.copytree(ROOT / folder, copy / folder, ignore=shutil.ignore_patterns("__pycache__"))
+    return copy
+
+
+@pytest.fixture(scope="session")
+def render_to(template: Path) -> Callable[..., Path]:
+    """Render into a folder, without trust; raises what Copier raises, and for an answer to no question."""
+
+    def render_to(destination: Path, **answers: Any) -> Path:
+        assert answers.keys() <= ASKED.keys(), f"no such question: {answers.keys() - ASKED.keys()}"
+        copier.run_copy(str(template), destination, data=answers, defaults=True, quiet=True, unsafe=False)
+        return destination
+
+    return render_to
+
+
+@pytest.fixture
+def render(render_to: Callable[..., Path], tmp_path: Path) -> Render:
+    """Render a service with these answers, beside the defaults, into a new folder."""
+
+    def render(name: str = "orders-api", **answers: Any) -> Path:
+        return render_to(tmp_path / name, **answers)
+
+    return render

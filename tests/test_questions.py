@@ -1,0 +1,152 @@
+"""What the questions accept, refuse and default to."""
+
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from tests.conftest import Render
+from tests.matrix import ASKED, CONFIGURATION, choices, combinations, refusal, values
+
+
+def answers_of(service: Path) -> dict[str, Any]:
+    recorded: dict[str, Any] = yaml.safe_load((service / ".copier-answers.yml").read_text())
+    return recorded
+
+
+Refused = Callable[..., str]
+
+
+@pytest.fixture
+def refused(render: Render, tmp_path: Path) -> Refused:
+    """The sentence with which Copier refuses these answers, having written nothing."""
+
+    def refused(**answers: Any) -> str:
+        with pytest.raises(ValueError, match=r"Validation error|Invalid choice|invalid literal") as error:
+            render("refused", **answers)
+        assert not (tmp_path / "refused").exists()
+        return str(error.value)
+
+    return refused
+
+
+def test_nothing_in_the_template_needs_trust() -> None:
+    assert not CONFIGURATION.keys() & {"_tasks", "_migrations", "_jinja_extensions", "_external_data"}
+
+
+def test_every_answer_has_a_default(render: Render) -> None:
+    answers = answers_of(render())
+    assert ASKED.keys() <= answers.keys()
+    assert answers["python_version"] == "3.14"
+    assert answers["server"] == "uvicorn"
+    assert answers["workers"] == 1
+    assert answers["description"] == ""
+
+
+def test_the_first_choice_that_is_shown_is_the_default() -> None:
+    for name, question in ASKED.items():
+        if "choices" in question:
+            assert next(iter(choices(name))) == question["default"], name
+
+
+def test_the_name_is_that_of_the_folder(render: Render) -> None:
+    assert answers_of(render("billing"))["project_name"] == "billing"
+
+
+@pytest.mark.parametrize("folder", ["My Service", "fastapi", "con", "a--b", "日本語"])
+def test_a_folder_with_no_valid_name_makes_my_service(render: Render, folder: str) -> None:
+    assert answers_of(render(folder))["project_name"] == "my-service"
+
+
+@pytest.mark.parametrize("name", ["orders-api", "test", "class", "a", "x1", "a" * 50])
+def test_a_good_name_is_the_projects(render: Render, name: str) -> None:
+    service = render(project_name=name)
+    assert tomllib.loads((service / "pyproject.toml").read_text())["project"]["name"] == name
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "My-Svc",
+        "a--b",
+        "-a",
+        "a-",
+        "123abc",
+        "../x",
+        "日本語",
+        "a\n",
+        "a" * 51,
+        "a" * 60,
+        "",
+        "a b",
+        "\N{CYRILLIC SMALL LETTER A}",
+        "a_b",
+    ],
+)
+def test_a_name_that_is_no_project_name_is_refused(refused: Refused, name: str) -> None:
+    assert "Use lower-case letters, digits and single dashes" in refused(project_name=name)
+
+
+@pytest.mark.parametrize("name", ["con", "nul", "com1", "lpt9"])
+def test_a_name_that_windows_reserves_is_refused(refused: Refused, name: str) -> None:
+    assert f"{name}-api" in refused(project_name=name)
+
+
+@pytest.mark.parametrize("name", ["fastapi", "uvicorn", "starlette", "pydantic", "granian", "pytest", "ruff"])
+def test_the_name_of_a_dependency_is_refused(refused: Refused, name: str) -> None:
+    assert "a project can't depend on itself" in refused(project_name=name)
+
+
+@pytest.mark.parametrize("text", ["two\nlines", "a\ttab", "nul\0", "a\u2028b", "\x7f", "bell\x07"])
+def test_a_description_with_a_line_break_or_a_control_character_is_refused(
+    refused: Refused, text: str
+) -> None:
+    assert "Type one line" in refused(description=text)
+
+
+def test_a_description_of_more_than_200_characters_is_refused(refused: Refused) -> None:
+    assert "at most 200 characters; these are 201" in refused(description="a" * 201)
+
+
+@pytest.mark.parametrize("workers", [1, 2, 64])
+def test_workers_from_1_to_64_are_accepted(render: Render, workers: int) -> None:
+    assert answers_of(render(workers=workers))["workers"] == workers
+
+
+@pytest.mark.parametrize("workers", [0, 65, -1])
+def test_other_numbers_of_workers_are_refused(refused: Refused, workers: int) -> None:
+    assert "Type a whole number from 1 to 64." in refused(workers=workers)
+
+
+def test_workers_are_a_number(refused: Refused) -> None:
+    assert "'two'" in refused(workers="two")
+
+
+@pytest.mark.parametrize("name", [name for name in ASKED if "choices" in ASKED[name]])
+def test_a_choice_that_does_not_exist_is_refused(refused: Refused, name: str) -> None:
+    assert "Invalid choice" in refused(**{name: "nonsense"})
+
+
+def test_an_answer_to_no_question_is_refused_by_the_fixture(render: Render) -> None:
+    with pytest.raises(AssertionError, match="databse"):
+        render(databse="postgresql")
+
+
+def test_the_fastapi_command_is_refused_where_its_dependencies_have_no_wheels(refused: Refused) -> None:
+    assert "choose uvicorn" in refused(server="fastapi", python_version="3.15")
+
+
+def test_the_matrix_leaves_out_only_what_copier_refuses(refused: Refused) -> None:
+    pairs = [
+        {"server": server, "python_version": version}
+        for server in values("server")
+        for version in values("python_version")
+    ]
+    allowed = list(combinations("server", "python_version"))
+    assert len(allowed) == len(pairs) - 1
+    for answers in pairs:
+        if answers not in allowed:
+            assert refusal(answers) in refused(**answers)

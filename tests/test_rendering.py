@@ -1,0 +1,245 @@
+"""What every combination of answers renders: exact files, each of them well-formed and tidy."""
+
+import ast
+import json
+import re
+import subprocess
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+from random import Random
+
+import jinja2
+import pytest
+import yaml
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from jinja2_ansible_filters import AnsibleCoreFiltersExtension
+
+from tests.conftest import Render
+from tests.matrix import CONFIGURATION, DEFAULTS, Answers, combinations, label
+
+pytestmark = pytest.mark.xdist_group("rendering")
+
+Services = list[tuple[Answers, Path]]
+
+
+@pytest.fixture(scope="module")
+def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Every combination, side by side in one folder so that a tool can be run over all of them at once."""
+    folder = tmp_path_factory.mktemp("services")
+    return [
+        (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
+        for answers in combinations()
+    ]
+
+
+def files(service: Path) -> set[str]:
+    return {path.relative_to(service).as_posix() for path in service.rglob("*") if path.is_file()}
+
+
+def texts(services: Services) -> list[tuple[Path, str]]:
+    return [
+        (path, path.read_text()) for _, service in services for path in service.rglob("*") if path.is_file()
+    ]
+
+
+ALWAYS = {
+    ".copier-answers.yml",
+    ".editorconfig",
+    ".env.example",
+    ".gitattributes",
+    ".gitignore",
+    ".pre-commit-config.yaml",
+    ".python-version",
+    "README.md",
+    "pyproject.toml",
+    "tests/conftest.py",
+    "tests/test_health.py",
+    "tests/test_items.py",
+    "tests/test_logs.py",
+    "tests/test_main.py",
+}
+BY_ANSWER = {
+    ("layout", "package"): {
+        f"app/{name}"
+        for name in (
+            "__init__.py",
+            "health.py",
+            "items.py",
+            "logging.json",
+            "logs.py",
+            "main.py",
+            "settings.py",
+        )
+    },
+    ("layout", "single-file"): {"logging.json", "logs.py", "main.py"},
+    ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
+    ("server", "gunicorn"): {"gunicorn.conf.py"},
+    ("server", "granian"): {"granian_server.py"},
+}
+
+
+def test_each_combination_has_exactly_its_files(services: Services) -> None:
+    for answers, service in services:
+        expected = ALWAYS.union(*(BY_ANSWER.get(answer, set()) for answer in answers.items()))
+        assert files(service) == expected, answers
+
+
+def test_nothing_of_jinja_is_left(services: Services) -> None:
+    for path, text in texts(services):
+        assert not re.search(r"\{\{|\}\}|\{%|%\}|\{#|#\}", text), path
+
+
+def test_no_file_has_scars_of_removed_lines(services: Services) -> None:
+    for path, text in texts(services):
+        if text:
+            assert text == text.strip("\n") + "\n", f"{path} begins or ends with empty lines"
+        assert "\r" not in text, path
+        assert not re.search(r"[ \t]$", text, re.MULTILINE), f"{path} has trailing space"
+        allowed = 2 if path.suffix == ".py" else 1
+        assert "\n" * (allowed + 2) not in text, f"{path} has a gap"
+
+
+def test_every_file_parses(services: Services) -> None:
+    parsers: dict[str, Callable[[str], object]] = {
+        ".json": json.loads,
+        ".py": ast.parse,
+        ".toml": tomllib.loads,
+        ".yaml": yaml.safe_load,
+        ".yml": yaml.safe_load,
+    }
+    for path, text in texts(services):
+        parsers.get(path.suffix, str)(text)
+
+
+@pytest.mark.parametrize("command", [["format", "--check"], ["check", "--no-fix"]])
+def test_ruff_has_nothing_to_change(services: Services, command: list[str]) -> None:
+    folder = services[0][1].parent
+    ruff = subprocess.run(["ruff", *command, "--no-cache", "."], cwd=folder, capture_output=True, text=True)
+    assert ruff.returncode == 0, ruff.stdout[-3000:]
+
+
+def test_a_service_looks_handwritten(services: Services) -> None:
+    """Only the README's section on updates, and the answers, say where the service came from."""
+    for path, text in texts(services):
+        if path.name not in {"README.md", ".copier-answers.yml"}:
+            assert not re.search("copier|template", text, re.IGNORECASE), path
+
+
+def test_the_application_is_the_same_under_every_server(services: Services) -> None:
+    applications: dict[str, set[str]] = {}
+    for answers, service in services:
+        for path in service.rglob("*.py"):
+            if path.name not in {"gunicorn.conf.py", "granian_server.py"}:
+                name = f"{answers['layout']}/{path.relative_to(service).as_posix()}"
+                applications.setdefault(name, set()).add(path.read_text())
+    assert {name for name, contents in applications.items() if len(contents) > 1} == set()
+
+
+TELLING = [
+    "He said \"hi\" and 'bye'",
+    "back\\slash \\n \\",
+    "{{ project_name }} {% raw %} {# c #}",
+    "$HOME ${HOME} $$ `id` %s",
+    "# not: a - comment, &anchor *alias !tag",
+    "emoji 🦄 and 日本語, é, \u202e",
+    "</script><!-- -->",
+    "'''" + '"""',
+    "x" * 200,
+]
+
+
+def called_with(main: str) -> dict[str, str]:
+    """The texts that FastAPI() is called with."""
+    [call] = [
+        node
+        for node in ast.walk(ast.parse(main))
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "FastAPI"
+    ]
+    return {
+        str(keyword.arg): ast.literal_eval(keyword.value)
+        for keyword in call.keywords
+        if isinstance(keyword.value, ast.Constant)
+    }
+
+
+def description_in(service: Path) -> dict[str, str]:
+    """The description as each file that holds it gives it back."""
+    return {
+        "pyproject.toml": tomllib.loads((service / "pyproject.toml").read_text())["project"]["description"],
+        "app/main.py": called_with((service / "app" / "main.py").read_text()).get("description", ""),
+        ".copier-answers.yml": yaml.safe_load((service / ".copier-answers.yml").read_text())["description"],
+        "README.md": (service / "README.md").read_text().split("\n")[2],
+    }
+
+
+@pytest.mark.parametrize("text", TELLING)
+def test_a_description_is_the_same_in_every_file(render: Render, text: str) -> None:
+    service = render(description=text)
+    for name, found in description_in(service).items():
+        assert found == text, name
+    ruff = subprocess.run(["ruff", "format", "--diff", "."], cwd=service, capture_output=True, text=True)
+    assert ruff.returncode == 0, ruff.stdout
+
+
+# What the description's validator lets through.
+DESCRIPTIONS = st.text(
+    st.characters(
+        blacklist_categories=["Cs"],
+        blacklist_characters=[
+            *map(chr, [*range(0x20), *range(0x7F, 0xA0)]),
+            *"\u2028\u2029\ufeff\ufffe\uffff",
+        ],
+    ),
+    max_size=200,
+)
+
+
+@pytest.fixture(scope="module")
+def source(template: Path) -> jinja2.Environment:
+    """The template's files as Copier loads them, to render one at a time."""
+    envops = CONFIGURATION["_envops"] | {"undefined": jinja2.StrictUndefined}
+    return jinja2.Environment(
+        loader=jinja2.FileSystemLoader(template),
+        extensions=[AnsibleCoreFiltersExtension],
+        keep_trailing_newline=True,
+        **envops,
+    )
+
+
+@settings(max_examples=2000, deadline=None)
+@given(text=DESCRIPTIONS)
+def test_any_description_survives_in_toml_and_python(source: jinja2.Environment, text: str) -> None:
+    answers = DEFAULTS | {
+        "project_name": "orders-api",
+        "description": text,
+        "module_prefix": "app.",
+        "code_directory": "app/",
+    }
+    project = tomllib.loads(source.get_template("template/pyproject.toml.jinja").render(answers))
+    assert project["project"]["description"] == text
+    main = "template/{% if layout == 'package' %}app{% endif %}/main.py.jinja"
+    assert called_with(source.get_template(main).render(answers)).get("description", "") == text
+
+
+def test_ruff_keeps_the_quotes_of_any_description(source: jinja2.Environment, tmp_path: Path) -> None:
+    literal = source.from_string(
+        "{% from 'includes/python_string.jinja' import python_string %}text = {{ python_string(text) }}\n"
+    )
+    random = Random(0)
+    alphabet = "ab'\"\\\\{}$#é日🦄 "
+    module = "".join(
+        literal.render(text="".join(random.choices(alphabet, k=random.randrange(12)))) for _ in range(3000)
+    )
+    (tmp_path / "module.py").write_text(module)
+    ruff = subprocess.run(
+        ["ruff", "format", "--diff", "module.py"], cwd=tmp_path, capture_output=True, text=True
+    )
+    assert ruff.returncode == 0, ruff.stdout[:1000]
+
+
+def test_an_empty_description_leaves_no_trace(render: Render) -> None:
+    service = render(description="")
+    assert "description" not in (service / "app" / "main.py").read_text()
+    assert (service / "README.md").read_text().startswith("# orders-api\n\n## Run\n")
