@@ -9,9 +9,23 @@ import copier
 import jinja2
 import pytest
 
-from tests.matrix import ASKED, ROOT
+from tests.containers import why_no_engine
+from tests.matrix import ASKED, ROOT, Answers, combinations, label
 
 Render = Callable[..., Path]
+Services = list[tuple[Answers, Path]]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--update-snapshots", action="store_true", help="accept the container files as they are rendered now"
+    )
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("docker") and (reason := why_no_engine()):
+            item.add_marker(pytest.mark.skip(reason=reason))
 
 
 def pytest_configure() -> None:
@@ -62,3 +76,13 @@ def render(render_to: Callable[..., Path], tmp_path: Path) -> Render:
         return render_to(tmp_path / name, **answers)
 
     return render
+
+
+@pytest.fixture(scope="session")
+def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Every combination, side by side in one folder so that a tool can be run over all of them at once."""
+    folder = tmp_path_factory.mktemp("services")
+    return [
+        (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
+        for answers in combinations()
+    ]

@@ -16,22 +16,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
-from tests.conftest import Render
-from tests.matrix import CONFIGURATION, DEFAULTS, Answers, combinations, label
+from tests.conftest import Render, Services
+from tests.matrix import CONFIGURATION, DEFAULTS
 
 pytestmark = pytest.mark.xdist_group("rendering")
-
-Services = list[tuple[Answers, Path]]
-
-
-@pytest.fixture(scope="module")
-def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Services:
-    """Every combination, side by side in one folder so that a tool can be run over all of them at once."""
-    folder = tmp_path_factory.mktemp("services")
-    return [
-        (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
-        for answers in combinations()
-    ]
 
 
 def files(service: Path) -> set[str]:
@@ -46,13 +34,17 @@ def texts(services: Services) -> list[tuple[Path, str]]:
 
 ALWAYS = {
     ".copier-answers.yml",
+    ".dockerignore",
     ".editorconfig",
     ".env.example",
     ".gitattributes",
     ".gitignore",
     ".pre-commit-config.yaml",
     ".python-version",
+    "Dockerfile",
     "README.md",
+    "compose.prod.yaml",
+    "compose.yaml",
     "pyproject.toml",
     "tests/conftest.py",
     "tests/test_health.py",

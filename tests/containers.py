@@ -1,0 +1,184 @@
+"""Images and containers of rendered services, on the Docker Engine that answers."""
+
+import functools
+import json
+import os
+import socket
+import subprocess
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import Any, Self
+
+import httpx2
+
+from tests.waiting import until
+
+# How compose.prod.yaml runs the service, for a container started by itself.
+HARDENED = (
+    "--read-only",
+    "--tmpfs=/tmp:size=64m",
+    "--cap-drop=ALL",
+    "--security-opt=no-new-privileges",
+    "--memory=1g",
+    "--pids-limit=256",
+)
+
+
+@functools.cache
+def why_no_engine() -> str:
+    """Why no Docker Engine can be used, or "" where one answers."""
+    try:
+        answer = subprocess.run(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            capture_output=True,
+            text=True,
+            timeout=30,
+            check=False,
+        )
+    except FileNotFoundError:
+        return "there is no docker command"
+    except subprocess.TimeoutExpired:
+        return "the Docker Engine does not answer"
+    return "" if answer.returncode == 0 else f"no Docker Engine answers: {answer.stderr.strip()}"
+
+
+class DockerError(AssertionError):
+    """A docker command that failed; the text is what it printed."""
+
+
+def docker(
+    *arguments: str,
+    cwd: Path | None = None,
+    environment: Mapping[str, str] | None = None,
+    timeout: float = 900,
+) -> str:
+    """What a docker command prints; `environment` comes on top of this process's own."""
+    command = subprocess.run(
+        ["docker", *arguments],
+        cwd=cwd,
+        env={**os.environ, **(environment or {})},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=timeout,
+        check=False,
+    )
+    if command.returncode:
+        raise DockerError(f"docker {' '.join(arguments)}\n{command.stdout}")
+    return command.stdout
+
+
+def free_port() -> int:
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        port: int = listener.getsockname()[1]
+        return port
+
+
+def unique(name: str) -> str:
+    """A name that no other test run has, for images, containers, networks and compose projects."""
+    return f"copier-fastapi-test-{uuid.uuid4().hex[:12]}-{name}".lower()
+
+
+def build(service: Path, tag: str, *options: str) -> str:
+    """Build the service's image and return what the builder printed."""
+    return docker("build", "--progress=plain", f"--tag={tag}", *options, ".", cwd=service)
+
+
+class Container:
+    """A running container with port 8000 published on a free port of this machine; removed at the end."""
+
+    def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()) -> None:
+        self.name = unique("container")
+        docker(
+            "run", "--detach", f"--name={self.name}", "--publish=127.0.0.1::8000", *options, image, *command
+        )
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        docker("rm", "--force", "--volumes", self.name)
+
+    def inspect(self, path: str) -> Any:
+        """A part of what `docker inspect` says, by its path in the format language."""
+        return json.loads(docker("inspect", "--format", f"{{{{json {path}}}}}", self.name))
+
+    @property
+    def url(self) -> str:
+        port = self.inspect('(index (index .NetworkSettings.Ports "8000/tcp") 0).HostPort')
+        return f"http://127.0.0.1:{port}"
+
+    @property
+    def health(self) -> str:
+        return str(self.inspect(".State.Health.Status"))
+
+    def wait_until_healthy(self, deadline: float = 60) -> Self:
+        def healthy() -> bool:
+            assert self.inspect(".State.Running"), f"it ended:\n{self.logs()}"
+            return self.health == "healthy"
+
+        until(healthy, "a healthy container", deadline)
+        return self
+
+    def get(self, path: str, **options: Any) -> httpx2.Response:
+        return httpx2.get(self.url + path, timeout=30, **options)
+
+    def python(self, code: str) -> str:
+        """Run Python inside of the container, as its user, and return what it prints."""
+        return docker("exec", self.name, "python", "-c", code).strip()
+
+    def logs(self) -> str:
+        return docker("logs", self.name)
+
+    def wait(self, deadline: float = 60) -> int:
+        """The exit code of a container that ends by itself."""
+        until(lambda: not self.inspect(".State.Running"), "the container's end", deadline)
+        return int(self.inspect(".State.ExitCode"))
+
+    def stop(self, grace: int = 35) -> int:
+        """Stop it as `docker stop` does and return its exit code."""
+        docker("stop", f"--timeout={grace}", self.name)
+        return int(self.inspect(".State.ExitCode"))
+
+
+@contextmanager
+def composed(service: Path, file: str, **environment: str) -> Iterator["Project"]:
+    """A compose project with a name of its own, removed with its volumes and local images at the end."""
+    project = Project(service, file, environment)
+    try:
+        yield project
+    finally:
+        project.compose("down", "--volumes", "--remove-orphans", "--timeout=5", "--rmi=local")
+
+
+class Project:
+    """The compose project of a rendered service."""
+
+    def __init__(self, service: Path, file: str, environment: dict[str, str]) -> None:
+        self.name = unique("project")
+        self.service = service
+        self.file = file
+        self.environment = {"TAG": "unused", **environment}
+
+    def arguments(self, *arguments: str) -> list[str]:
+        return ["compose", f"--project-name={self.name}", f"--file={self.file}", *arguments]
+
+    def compose(self, *arguments: str) -> str:
+        return docker(*self.arguments(*arguments), cwd=self.service, environment=self.environment)
+
+    def up(self) -> Self:
+        """Start everything and wait until it is healthy."""
+        self.compose("up", "--detach", "--wait")
+        return self
+
+    @property
+    def container(self) -> str:
+        """The id of the app service's container."""
+        return self.compose("ps", "--quiet", "app").strip()
