@@ -67,6 +67,7 @@ BY_ANSWER = {
     },
     ("layout", "single-file"): {"logging.json", "logs.py", "main.py"},
     ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
+    ("package_manager", "uv"): {"uv.lock"},
     ("server", "gunicorn"): {"gunicorn.conf.py"},
     ("server", "granian"): {"granian_server.py"},
 }
