@@ -92,7 +92,7 @@ def main() -> None:
         venv = folder / "venv"
         subprocess.run(["uv", "venv", "--quiet", "--python", args.python, venv], check=True)
         packages = PACKAGES + (["gunicorn_h1c"] if args.h1c else [])
-        install = ["uv", "pip", "install", "--quiet", "--python", venv / "bin" / "python"]
+        install = ["uv", "pip", "install", "--quiet", "--python", str(venv / "bin" / "python")]
         subprocess.run([*install, *packages], check=True)
         for number in range(args.rounds):
             for candidate, command in candidates.items():

@@ -26,9 +26,7 @@ REQUIREMENTS = "includes/requirements.jinja"
 RESERVED_NAMES = "includes/reserved_names.jinja"
 
 # Built from source where there is no wheel, and why that is fine. An entry that is not needed is an error.
-WITHOUT_WHEEL = {
-    ("pyyaml", "3.15"): "only pre-commit needs it there, to develop; without a compiler it is pure Python",
-}
+WITHOUT_WHEEL: dict[tuple[str, str], str] = {}
 
 _HOSTS = {"pypi.org", "files.pythonhosted.org"}
 

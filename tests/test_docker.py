@@ -161,7 +161,7 @@ class TestAsProductionStartsIt:
                 "% __import__('sys').version_info[:2]])))"
             ).split()
             code = container.python("import os; print(*os.listdir('/code'))").split()
-        assert not {"uv", "pip", "pytest", "mypy", "ruff", "pre-commit"} & {*environment, *packages}
+        assert not {"uv", "pip", "pytest", "mypy", "ruff", "prek"} & {*environment, *packages}
         assert "fastapi" in packages
         assert {"Dockerfile", "tests", "pyproject.toml", "uv.lock", ".env"}.isdisjoint(code)
 
@@ -401,7 +401,7 @@ class TestBuilding:
 
 
 def files_with(saved: bytes, text: bytes) -> Iterator[str]:
-    """The files of an image, in any layer, that are named like junk or hold the text."""
+    """The files of an image, in any layer, that hold the text."""
     with tarfile.open(fileobj=io.BytesIO(saved)) as image:
         for blob in image.getmembers():
             file = image.extractfile(blob)
