@@ -1,0 +1,46 @@
+# Needs git, make and Python 3.11 or newer. Everything else is installed into .venv, from uv.lock.
+#
+#   make demo                   render a service, test it and serve it; PORT chooses the port
+#   make test                   every test that this machine can run
+#   make test-fast              those that install nothing
+#   make lint
+#   make lock                   lock the rendered services' dependencies anew
+#
+# PYTHON=python3.13 chooses the interpreter, ARGS="..." reaches the command.
+
+PYTHON ?= python3
+# Not this shell's own virtual environment: the commands below belong to .venv.
+RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
+PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
+
+.PHONY: demo test test-fast lint lock
+
+demo: .venv/installed
+	@$(RUN) python scripts/demo.py
+
+test: .venv/installed
+	$(PYTEST) $(ARGS)
+
+test-fast: .venv/installed
+	$(PYTEST) -m "not project and not docker and not update" $(ARGS)
+
+lint: .venv/installed
+	$(RUN) ruff check
+	$(RUN) ruff format --check
+	$(RUN) mypy
+	$(RUN) zizmor --offline --no-progress .github
+	$(RUN) actionlint
+
+lock: .venv/installed
+	$(RUN) python scripts/lock.py $(ARGS)
+
+# The uv that installs the rest is the locked one.
+.venv/installed: pyproject.toml uv.lock
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo "$(PYTHON) is not Python 3.11 or newer. Name one that is, for example: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; \
+	  exit 1; }
+	@echo "Installing the tools into .venv"
+	@$(PYTHON) -m venv --clear .venv
+	@.venv/bin/python -m pip install --quiet "uv==$$(sed -n '/^name = "uv"$$/{n;s/version = "\(.*\)"/\1/p;}' uv.lock)"
+	@env -u VIRTUAL_ENV UV_PROJECT_ENVIRONMENT=.venv UV_PYTHON="$(CURDIR)/.venv/bin/python" .venv/bin/uv sync --locked --quiet
+	@touch $@
