@@ -1,0 +1,423 @@
+"""What the pages say is true: the questions, the variables, the files, the links and the commands."""
+
+import ast
+import fcntl
+import json
+import os
+import pty
+import re
+import shlex
+import signal
+import socket
+import struct
+import subprocess
+import termios
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import httpx2
+import pytest
+import yaml
+
+from tests.clones import ENVIRONMENT, clone, run, tracked
+from tests.conftest import Render, Services
+from tests.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
+from tests.waiting import until
+
+DOCS = sorted(name for name in tracked("docs") if name.endswith(".md"))
+PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
+TOUR = ["docs/getting-started.md", "docs/questions.md", "docs/servers.md"]
+
+
+def page(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+def codes(text: str) -> list[str]:
+    """What stands between backticks."""
+    return re.findall(r"`([^`\n]+)`", text)
+
+
+def prose(text: str) -> str:
+    """The page without its blocks of code."""
+    return re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL)
+
+
+def rows(text: str, header: str) -> list[list[str]]:
+    """The cells of the table whose header begins like this."""
+    lines = text.splitlines()
+    start = next(number for number, line in enumerate(lines) if line.startswith(f"| {header}"))
+    cells = []
+    for line in lines[start + 2 :]:
+        if not line.startswith("|"):
+            break
+        cells.append([cell.strip() for cell in line.strip("|").split(" | ")])
+    return cells
+
+
+def section(text: str, title: str) -> str:
+    found = re.search(rf"^## {re.escape(title)}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    assert found, f"no section {title}"
+    return found[1]
+
+
+# Questions
+
+
+def test_the_readme_lists_every_question_with_its_choices() -> None:
+    table = rows(page("README.md"), "question")
+    assert [codes(name) for name, _, _ in table] == [[name] for name in ASKED]
+    for name, choices, _ in table:
+        [question] = codes(name)
+        if "choices" in QUESTIONS[question]:
+            assert codes(choices) == values(question)
+        for default in codes(choices)[:1]:
+            assert default == str(QUESTIONS[question]["default"])
+
+
+def test_the_page_of_questions_has_a_section_for_each_in_order() -> None:
+    assert re.findall(r"^## `(\w+)`$", page("docs/questions.md"), re.MULTILINE) == [*ASKED]
+
+
+@pytest.mark.parametrize("name", [name for name in ASKED if "choices" in ASKED[name]])
+def test_the_page_of_questions_lists_every_choice(name: str) -> None:
+    table = rows(section(page("docs/questions.md"), f"`{name}`"), "choice")
+    assert [codes(choice) for choice, _ in table] == [[value] for value in values(name)]
+
+
+def said_to_change(question: str) -> set[str]:
+    text = section(page("docs/questions.md"), f"`{question}`")
+    return set(codes(text[text.index("\nChanges: ") :]))
+
+
+def contents(service: Path) -> dict[str, str]:
+    return {
+        path.relative_to(service).as_posix(): path.read_text()
+        for path in service.rglob("*")
+        if path.is_file() and path.name != ".copier-answers.yml"
+    }
+
+
+def differences(one: dict[str, str], other: dict[str, str]) -> set[str]:
+    return {name for name in one.keys() | other.keys() if one.get(name) != other.get(name)}
+
+
+@pytest.mark.xdist_group("rendering")
+def test_the_page_of_questions_names_the_files_that_each_choice_changes(services: Services) -> None:
+    rendered = [(answers, contents(service)) for answers, service in services]
+    for question in MATRIX:
+        # Services that differ in this answer alone.
+        others: dict[str, dict[str, str]] = {}
+        changed: set[str] = set()
+        for answers, files in rendered:
+            rest = json.dumps({name: value for name, value in answers.items() if name != question})
+            changed |= differences(others.setdefault(rest, files), files)
+        assert said_to_change(question) == changed, question
+
+
+@pytest.mark.parametrize(("question", "value"), [("project_name", "billing"), ("description", "Bills.")])
+def test_the_page_of_questions_names_the_files_that_a_text_changes(
+    render: Render, question: str, value: str
+) -> None:
+    changed: set[str] = set()
+    for number, answers in enumerate(({}, {"package_manager": "pip"}, {"layout": "single-file"})):
+        plain: Answers = {"project_name": "orders-api"} | answers
+        one, other = render(f"one{number}", **plain), render(f"other{number}", **plain | {question: value})
+        changed |= differences(contents(one), contents(other))
+    assert said_to_change(question) >= changed - {"main.py"}
+    assert said_to_change(question) - {"main.py"} <= changed
+
+
+# Files
+
+
+def shown_tree(text: str) -> set[str]:
+    """The files of a tree drawn with lines, as paths."""
+    files: set[str] = set()
+    folders: list[str] = []
+    for indent, name in re.findall(r"^([│ ]*)[├└]── (\S+)", text, re.MULTILINE):
+        folders = folders[: len(indent) // 4]
+        if name.endswith("/"):
+            folders.append(name)
+        else:
+            files.add("".join(folders) + name)
+    return files
+
+
+def test_the_readme_shows_the_files_of_a_default_service(render: Render) -> None:
+    service = render()
+    shown = shown_tree(section(page("README.md"), "What you get"))
+    assert shown == {p.relative_to(service).as_posix() for p in service.rglob("*") if p.is_file()}
+
+
+@pytest.fixture
+def every_path(render: Render) -> set[str]:
+    """The paths of the repository and of services that together have every file."""
+    roots = [
+        render("one", server="gunicorn"),
+        render("two", server="granian", package_manager="pip", layout="single-file"),
+    ]
+    files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
+    files += [Path(name) for name in tracked()]
+    folders = {folder.as_posix() + "/" for file in files for folder in file.parents}
+    return {file.as_posix() for file in files} | folders
+
+
+SUFFIXES = (".py", ".md", ".toml", ".yml", ".yaml", ".jinja", ".json", ".txt", ".lock", "/")
+
+
+def named_paths(text: str) -> set[str]:
+    """What looks like the path of a file or, with a slash at its end, of a folder."""
+    return {
+        code
+        for code in codes(prose(text))
+        if code.endswith(SUFFIXES) or re.fullmatch(r"\.[a-z][\w./-]+", code)
+        if not re.match(r"/|<|https?:|[a-z]+ ", code)
+    }
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_paths_that_a_page_names_exist(name: str, every_path: set[str]) -> None:
+    assert named_paths(page(name)) - every_path == set()
+
+
+def test_a_path_is_told_from_other_code() -> None:
+    text = (
+        "`app/items.py`, `docs/`, `.ci/run`, `.python-version`, `/health/`, `uv sync`, `cat x.py`, `--wait`"
+    )
+    assert named_paths(text) == {"app/items.py", "docs/", ".ci/run", ".python-version"}
+
+
+def test_where_to_change_what_names_paths_alone(every_path: set[str]) -> None:
+    table = rows(page("CONTRIBUTING.md"), "I want to change")
+    assert len(table) > 10
+    for _, places in table:
+        named = [place for place in codes(places) if place != "make lock"]
+        assert named
+        assert [place for place in named if place not in every_path] == []
+
+
+def anchors(text: str) -> set[str]:
+    """The headings as the links to them."""
+    titles = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page(name)):
+        file, _, anchor = target.partition("#")
+        place = (ROOT / name).parent / file if file else ROOT / name
+        assert place.exists(), target
+        assert not anchor or anchor in anchors(place.read_text()), target
+
+
+def test_every_page_is_reached_from_the_readme() -> None:
+    linked = set(re.findall(r"\]\(([^)#]+)", page("README.md")))
+    assert {name for name in DOCS if not name.startswith("docs/decisions/")} <= linked
+
+
+@pytest.mark.parametrize("name", PAGES)
+def test_the_make_targets_that_a_page_names_exist(name: str) -> None:
+    targets = re.search(r"^\.PHONY: (.*)$", page("Makefile"), re.MULTILINE)
+    assert targets
+    # In code, because prose makes things too.
+    named = re.findall(r"(?:^|`)(?:[A-Z]+=\S+ )*make ([a-z-]+)", page(name), re.MULTILINE)
+    assert set(named) <= set(targets[1].split())
+
+
+# Environment variables
+
+OF_THE_SERVERS = {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "PORT", "UVICORN_PORT"}
+
+
+def settings_of(service: Path) -> set[str]:
+    """The variables that the service's own settings are read from."""
+    code = service / ("app/settings.py" if (service / "app").exists() else "main.py")
+    [settings] = [
+        node
+        for node in ast.parse(code.read_text()).body
+        if isinstance(node, ast.ClassDef) and node.name == "Settings"
+    ]
+    return {
+        field.target.id.upper()
+        for field in settings.body
+        if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
+    }
+
+
+def variables_in(text: str) -> set[str]:
+    return {codes(name)[0] for name, *_ in rows(text, "variable")}
+
+
+def test_the_page_of_servers_has_every_variable(render: Render) -> None:
+    assert variables_in(page("docs/servers.md")) == settings_of(render()) | OF_THE_SERVERS
+
+
+@pytest.mark.parametrize("layout", values("layout"))
+@pytest.mark.parametrize("server", values("server"))
+def test_the_readme_of_a_service_has_its_variables(render: Render, server: str, layout: str) -> None:
+    service = render(server=server, layout=layout)
+    expected = settings_of(service) | {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"}
+    assert variables_in((service / "README.md").read_text()) == expected
+    example = (service / ".env.example").read_text()
+    assert set(re.findall(r"^(\w+)=", example, re.MULTILINE)) == expected
+
+
+@pytest.mark.parametrize("server", values("server"))
+def test_a_variable_that_a_server_is_started_with_is_on_its_page(render: Render, server: str) -> None:
+    service = render(server=server)
+    code = "".join(path.read_text() for path in service.glob("*.py"))
+    assert set(re.findall(r"environ(?:\.get\(|\[)[\"'](\w+)", code)) <= OF_THE_SERVERS
+
+
+def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
+    service = render()
+    compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
+    known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
+    for name in ["README.md", *TOUR]:
+        named = {code for code in codes(page(name)) if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", code)}
+        assert named <= known, name
+
+
+# Commands
+
+
+@pytest.fixture(scope="module")
+def address(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """What stands for <URL>: a clone of the working tree."""
+    return str(clone(tmp_path_factory.mktemp("clone")))
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        number: int = server.getsockname()[1]
+        return number
+
+
+@pytest.fixture
+def environment(port: int, tmp_path: Path) -> dict[str, str]:
+    """For whoever follows a page: the service's default Python is there, and a port that is free."""
+    version = str(QUESTIONS["python_version"]["default"])
+    if run("uv", "python", "find", "--no-project", "--no-python-downloads", version, cwd=tmp_path).returncode:
+        pytest.skip(f"this machine has no Python {version}")
+    return ENVIRONMENT | {"UVICORN_PORT": str(port)}
+
+
+@pytest.fixture
+def serve(environment: dict[str, str], port: int) -> Iterator[Callable[[str, Path], None]]:
+    """Start a command that goes on, in a terminal of its own, and wait until the service answers."""
+    started = []
+
+    def serve(command: str, folder: Path) -> None:
+        server = subprocess.Popen(
+            ["bash", "-ec", f"exec {command}"], cwd=folder, env=environment, start_new_session=True
+        )
+        started.append(server)
+
+        def answers() -> bool:
+            assert server.poll() is None, command
+            try:
+                return httpx2.get(f"http://127.0.0.1:{port}/").status_code == 200
+            except httpx2.TransportError:
+                return False
+
+        until(answers, command)
+
+    yield serve
+    for server in started:
+        os.killpg(server.pid, signal.SIGTERM)
+        server.wait(timeout=60)
+
+
+def blocks(text: str) -> list[tuple[str, str]]:
+    """The fenced blocks, each with its language."""
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+@pytest.mark.project
+@pytest.mark.parametrize("name", [name for name in DOCS if "```shell" in page(name)])
+def test_a_page_can_be_followed(
+    name: str,
+    address: str,
+    environment: dict[str, str],
+    port: int,
+    serve: Callable[[str, Path], None],
+    tmp_path: Path,
+) -> None:
+    folder = tmp_path
+    printed = ""
+    for language, block in blocks(page(name)):
+        if language == "diff":
+            (tmp_path / "edit.diff").write_text(block)
+            done = run("git", "apply", tmp_path / "edit.diff", cwd=folder)
+            assert done.returncode == 0, done.stderr
+        elif language == "json":
+            assert json.loads(block) == json.loads(printed)
+        elif language == "shell":
+            for line in block.splitlines():
+                command = line.replace("<URL>", shlex.quote(address)).replace(":8000", f":{port}")
+                if command.startswith("cd "):
+                    folder = folder / command.removeprefix("cd ")
+                elif command.endswith("--reload"):
+                    serve(command, folder)
+                else:
+                    done = run("bash", "-ec", command, cwd=folder, env=environment)
+                    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
+                    printed = done.stdout
+        else:
+            assert language == "text", f"nothing checks a block of {language}"
+
+
+@pytest.mark.project
+@pytest.mark.parametrize(
+    "line",
+    [
+        line
+        for language, block in blocks(page("README.md"))
+        if language == "shell"
+        for line in block.splitlines()
+    ],
+)
+def test_a_command_of_the_readme_asks_and_takes_enter_for_every_answer(
+    line: str, address: str, tmp_path: Path
+) -> None:
+    transcript = with_enter(line.replace("<URL>", shlex.quote(address)), tmp_path)
+    assert "orders-api is ready. Next:" in transcript
+    answers: dict[str, Any] = yaml.safe_load((tmp_path / "orders-api" / ".copier-answers.yml").read_text())
+    assert answers["project_name"] == "orders-api"
+    for name in MATRIX:
+        assert answers[name] == QUESTIONS[name]["default"]
+
+
+def with_enter(command: str, folder: Path) -> str:
+    """Run a command in a terminal and press Enter once each question has been asked."""
+    questions = [CONFIGURATION[name]["help"].split("?")[0] for name in ASKED]
+    child, terminal = pty.fork()
+    if child == 0:
+        os.chdir(folder)
+        os.execvpe("bash", ["bash", "-c", f"exec {command}"], ENVIRONMENT | {"TERM": "xterm"})
+    # Wide enough that no question is broken into lines.
+    fcntl.ioctl(terminal, termios.TIOCSWINSZ, struct.pack("HHHH", 50, 300, 0, 0))
+    transcript = ""
+    asked = 0
+    while chunk := read(terminal):
+        transcript += chunk
+        if asked < len(questions) and questions[asked] in transcript:
+            os.write(terminal, b"\r")
+            asked += 1
+    _, status = os.waitpid(child, 0)
+    os.close(terminal)
+    assert os.waitstatus_to_exitcode(status) == 0, transcript
+    assert asked == len(questions), transcript
+    return transcript
+
+
+def read(terminal: int) -> str:
+    """What the terminal shows next; nothing once the command has ended."""
+    try:
+        return os.read(terminal, 65536).decode(errors="replace")
+    except OSError:
+        return ""
