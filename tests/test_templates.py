@@ -1,0 +1,277 @@
+"""What the template's own files keep to, so that they stay readable and right."""
+
+import re
+from collections.abc import Iterator
+from pathlib import PurePosixPath
+from typing import Any
+
+import jinja2
+import pytest
+from jinja2 import nodes
+from jinja2.meta import find_undeclared_variables
+
+from tests.clones import tracked
+from tests.matrix import CONFIGURATION, QUESTIONS, ROOT, choices
+
+# As for Copier, but every character stays where it is, so that lines can be counted.
+JINJA = jinja2.Environment(keep_trailing_newline=True)
+
+
+# The dependencies' locks are written by `make lock`, and read by nobody.
+GENERATED = re.compile(r"^(template|includes)/.*(uv\.lock|requirements)")
+HANDWRITTEN = [
+    name for name in tracked("template", "includes") if name.endswith(".jinja") and not GENERATED.match(name)
+]
+
+
+def text_of(name: str) -> str:
+    return (ROOT / name).read_text()
+
+
+# Literals
+
+
+def strings_in(value: Any) -> Iterator[str]:
+    """Every text of the configuration, because Copier renders any of them."""
+    if isinstance(value, dict):
+        value = [*value.keys(), *value.values()]
+    if isinstance(value, list):
+        for part in value:
+            yield from strings_in(part)
+    elif isinstance(value, str):
+        yield value
+
+
+def undeclared_literals(source: str) -> list[str]:
+    """The literals that are compared with an answer and aren't one of its choices."""
+    tree = JINJA.parse(source)
+    pairs: list[tuple[nodes.Node, list[nodes.Expr]]] = []
+    for comparison in tree.find_all(nodes.Compare):
+        for operand in comparison.ops:
+            literals = (
+                operand.expr.items if isinstance(operand.expr, nodes.List | nodes.Tuple) else [operand.expr]
+            )
+            pairs += [(comparison.expr, literals), (operand.expr, [comparison.expr])]
+    for lookup in tree.find_all(nodes.Getitem):
+        if isinstance(lookup.node, nodes.Dict):
+            pairs.append((lookup.arg, [pair.key for pair in lookup.node.items]))
+    for call in tree.find_all(nodes.Call):
+        if isinstance(call.node, nodes.Getattr) and isinstance(call.node.node, nodes.Dict) and call.args:
+            pairs.append((call.args[0], [pair.key for pair in call.node.node.items]))
+    for test in tree.find_all(nodes.Test):
+        for argument in test.args or []:
+            literals = argument.items if isinstance(argument, nodes.List | nodes.Tuple) else [argument]
+            pairs.append((test.node, literals))
+    return [
+        f"{name.name} has no choice {literal.value!r}"
+        for name, literals in pairs
+        if isinstance(name, nodes.Name) and "choices" in QUESTIONS.get(name.name, {})
+        for literal in literals
+        if isinstance(literal, nodes.Const) and literal.value not in choices(name.name)
+    ]
+
+
+def test_an_answer_is_compared_only_with_its_choices() -> None:
+    sources = {name: text_of(name) for name in [*HANDWRITTEN, *tracked("includes")]}
+    sources |= {f"the file name {name}": name for name in tracked("template")}
+    sources |= {f"copier.yml: {text}": text for text in strings_in(CONFIGURATION)}
+    wrong = {name: undeclared_literals(source) for name, source in sources.items()}
+    assert {name: found for name, found in wrong.items() if found} == {}
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        "{% if server == 'gunicron' %}{% endif %}",
+        "{% if 'gunicron' == server %}{% endif %}",
+        "{{ 'a' if server != 'gunicron' else 'b' }}",
+        "{% if server in ['uvicorn', 'gunicron'] %}{% endif %}",
+        "{% if server not in ('gunicron',) %}{% endif %}",
+        "{% if layout == 'package' and server == 'gunicron' %}{% endif %}",
+        "{{ {'uvicorn': 1, 'gunicron': 2}[server] }}",
+        "{{ {'gunicron': 2}.get(server) }}",
+        "{% if server is in ['gunicron'] %}{% endif %}",
+        "{% if server is eq 'gunicron' %}{% endif %}",
+        "{% for package in ['a'] if server == 'gunicron' %}{% endfor %}",
+        "{% if python_version == 3.14 %}{% endif %}",
+    ],
+)
+def test_a_literal_that_is_no_choice_is_noticed(snippet: str) -> None:
+    assert len(undeclared_literals(snippet)) == 1
+
+
+@pytest.mark.parametrize(
+    "snippet",
+    [
+        "{% if server in ['uvicorn', 'gunicorn'] and workers > 1 %}{% endif %}",
+        "{{ {'uvicorn': 1, 'granian': 2}[server] }}",
+        "{% if package == 'gunicron' %}{% endif %}",
+        "{% if python_version < '3.12' %}{% endif %}",
+        "server == 'gunicron'",
+    ],
+)
+def test_choices_and_other_names_are_let_through(snippet: str) -> None:
+    assert undeclared_literals(snippet) == []
+
+
+# Lines
+
+
+def lines_of(source: str) -> tuple[set[int], set[int]]:
+    """The numbers of the lines with block tags, and of those with text or expressions."""
+    tags: set[int] = set()
+    text: set[int] = set()
+    within = ""
+    for number, token, value in JINJA.lex(source):
+        if token in {"block_begin", "variable_begin", "comment_begin"}:
+            within = token
+        lines = range(number, number + value.count("\n") + 1)
+        if token in {"raw_begin", "raw_end"} or within == "block_begin":
+            # What follows a tag's end is no part of it.
+            tags.update([number] if token in {"block_end", "raw_begin", "raw_end"} else lines)
+        elif within == "variable_begin":
+            text.add(number)
+        elif token == "data":
+            text.update(line for line, part in zip(lines, value.split("\n"), strict=True) if part.strip())
+        if token in {"block_end", "variable_end", "comment_end"}:
+            within = ""
+    return tags, text
+
+
+def shared_lines(source: str) -> list[int]:
+    """The lines that hold a block tag and something else too."""
+    tags, text = lines_of(source)
+    return sorted(tags & text)
+
+
+def share_of_tags(source: str) -> float:
+    return len(lines_of(source)[0]) / max(1, source.count("\n"))
+
+
+def test_blocks_own_their_lines() -> None:
+    found = {name: shared_lines(text_of(name)) for name in HANDWRITTEN}
+    assert {name: lines for name, lines in found.items() if lines} == {}
+
+
+@pytest.mark.parametrize(
+    ("snippet", "lines"),
+    [
+        ("a\nname: {% if workers %}a{% endif %}\n", [2]),
+        ("{% if workers %} a\n{% endif %}\n", [1]),
+        ("{% if workers %}\na\n{% endif %}{{ workers }}\n", [3]),
+        ("{% set x = [1,\n 2] %} a\n", [2]),
+        ("{% if workers %}\nname: {{ 'a' if workers else 'b' }}\n{% endif %}\n", []),
+        ("{% set x = [1,\n  2] %}\na\n", []),
+        ("{% for x in [1] %}{% if x %}\na\n{% endif %}{% endfor %}\n", []),
+        ("{% raw %}\na {% if x %} b\n{% endraw %}\n", []),
+        ("{# why #}\n{%- endif %}\n".replace("{%- endif %}", "{%- set x = 1 %}"), []),
+    ],
+)
+def test_a_line_shared_by_a_block_and_text_is_noticed(snippet: str, lines: list[int]) -> None:
+    assert shared_lines(snippet) == lines
+
+
+# Lists in which nearly every line depends on an answer: they read best as they stand.
+LISTS = {"template/.dockerignore.jinja", "template/pyproject.toml.jinja", "template/Dockerfile.jinja"}
+
+
+def too_noisy(name: str, source: str) -> bool:
+    if name in LISTS:
+        return share_of_tags(source) > 0.45
+    rendered = name.removesuffix(".jinja").replace("{% endif %}", "")
+    return share_of_tags(source) > (0.1 if rendered.endswith(".py") else 0.2)
+
+
+def test_a_file_is_mostly_what_it_renders() -> None:
+    templates = [name for name in HANDWRITTEN if name.startswith("template/")]
+    noisy = {
+        name: round(share_of_tags(text_of(name)), 2) for name in templates if too_noisy(name, text_of(name))
+    }
+    assert noisy == {}
+
+
+def test_a_file_of_too_many_tags_is_noticed() -> None:
+    block = "{% if workers %}\na\n{% endif %}\n"
+    assert too_noisy("template/main.py.jinja", block + "a\n" * 16)
+    assert not too_noisy("template/main.py.jinja", block + "a\n" * 17)
+    assert too_noisy("template/{% if layout == 'package' %}main.py{% endif %}.jinja", block + "a\n" * 16)
+    assert too_noisy("template/README.md.jinja", block + "a\n" * 6)
+    assert not too_noisy("template/README.md.jinja", block + "a\n" * 7)
+
+
+# Files
+
+# A file without answers that is a template all the same, and why.
+RENDERED_UNCHANGED = {"template/.gitignore.jinja": "as .gitignore it would hide files of the template itself"}
+
+
+def has_answers(source: str) -> bool:
+    return bool(find_undeclared_variables(JINJA.parse(source)))
+
+
+def test_only_a_file_with_answers_is_a_template() -> None:
+    without = {
+        name
+        for name in HANDWRITTEN
+        if name.startswith("template/") and not has_answers(text_of(name).replace("|", "~"))
+    }
+    assert without == RENDERED_UNCHANGED.keys()
+
+
+def test_a_template_without_answers_is_noticed() -> None:
+    assert not has_answers("{# only a comment #}\n{% set a = 1 %}{{ a }}\n")
+    assert has_answers("{{ workers }}\n")
+
+
+RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")
+
+
+def fits_windows(name: str) -> bool:
+    return not any(
+        re.search(r'[<>:"\\|?*\x00-\x1f]', part) or part[-1] in ". " or RESERVED.match(part)
+        for part in PurePosixPath(name).parts
+    )
+
+
+def test_windows_can_check_the_repository_out() -> None:
+    assert [name for name in tracked() if not fits_windows(name)] == []
+
+
+@pytest.mark.parametrize(
+    "name", ['a/{{ "x" }}', "a:b", "a*", "why?", "a<b", "a|b", "a\\b", "con.py", "a./b", "a "]
+)
+def test_a_name_that_windows_refuses_is_noticed(name: str) -> None:
+    assert not fits_windows(name)
+
+
+def machine_paths(text: str) -> list[str]:
+    """Folders that only one machine has."""
+    paths = re.findall(r"(?<![\w.~-])/(?:home|Users|root|work|opt/pypi|tmp/w)/[\w.]+", text)
+    # The home of an image's root is in the Dockerfile, for the caches of a build.
+    return [path for path in paths if path != "/root/.cache"]
+
+
+def other_indexes(lock: str) -> set[str]:
+    """The hosts of a lock's packages other than those of the public index."""
+    return set(re.findall(r"(?:https?|file)://([^/\"\s]*)", lock)) - {"pypi.org", "files.pythonhosted.org"}
+
+
+def test_no_file_names_somebodys_machine() -> None:
+    found = {name: machine_paths((ROOT / name).read_text(errors="ignore")) for name in tracked()}
+    assert {name: paths for name, paths in found.items() if paths} == {}
+
+
+@pytest.mark.parametrize("folder", ["home", "Users", "root", "work"])
+def test_a_machines_path_is_noticed(folder: str) -> None:
+    assert machine_paths(f"see /{folder}/jane/x") == [f"/{folder}/jane"]
+
+
+def test_the_locks_name_the_public_index_alone() -> None:
+    locks = [name for name in tracked() if "uv.lock" in name]
+    assert locks
+    assert {name: hosts for name in locks if (hosts := other_indexes(text_of(name)))} == {}
+
+
+def test_another_package_index_is_noticed() -> None:
+    assert other_indexes('source = { registry = "https://packages.example/simple" }') == {"packages.example"}
+    assert other_indexes('source = { registry = "https://pypi.org/simple" }') == set()
