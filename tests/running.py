@@ -1,0 +1,330 @@
+"""Installs a rendered service and runs it on this machine, with the commands that its README prints."""
+
+import functools
+import json
+import os
+import re
+import shlex
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import Any
+
+import filelock
+import httpx2
+
+from tests.matrix import Answers, values
+
+# Seconds that a condition may take to come true: a slow machine is no failure.
+DEADLINE = 60.0
+# Seconds that an installation, a check of a service or the like may take.
+PATIENCE = 600.0
+
+# The answers that decide what is installed: services that agree in them share an environment.
+INSTALLED_BY = ("python_version", "package_manager", "server")
+
+# Of this machine's variables, those that would change what a service or its tools do.
+CHANGES_A_SERVICE = re.compile(
+    r"(ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
+    r"|(UVICORN|FASTAPI|GUNICORN|GRANIAN|PYTEST|COV|MYPY|RUFF)_\w*|UV|UV_(PROJECT|PYTHON|RUN|NO_SYNC)\w*)"
+)
+
+
+def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
+    """Return as soon as `condition` holds; raise an AssertionError that names `what` if it never does."""
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
+        time.sleep(0.05)
+
+
+def commands(service: Path, section: str) -> list[str]:
+    """The lines of the first shell block in a section of the service's README."""
+    readme = (service / "README.md").read_text()
+    block = re.search(rf"^## {section}\n.*?^```shell\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
+    assert block, f"README.md has no commands in its section {section}"
+    return block[1].splitlines()
+
+
+def without_uv_run(command: str) -> str:
+    """The command as `uv run` starts it, for an environment that is installed and on the PATH already."""
+    return command.replace("uv run ", "")
+
+
+def variables(service: Path | None = None) -> dict[str, str]:
+    """The variables to run a command with: this machine's, less what would change a service, wheels only.
+
+    The service's own environment comes first on the PATH, and the template's tools are not on it, so
+    that a tool which the service doesn't declare is not found; but uv is.
+    """
+    own = {name: value for name, value in os.environ.items() if not CHANGES_A_SERVICE.fullmatch(name)}
+    path = [folder for folder in own["PATH"].split(os.pathsep) if folder != _own_tools()]
+    path.insert(0, str(_folder_of_uv()))
+    if service:
+        path.insert(0, str(service / ".venv" / "bin"))
+    return own | {"PATH": os.pathsep.join(path), "UV_NO_BUILD": "1", "PIP_ONLY_BINARY": ":all:"}
+
+
+def _own_tools() -> str:
+    return str(Path(sys.executable).parent)
+
+
+@functools.cache
+def _folder_of_uv() -> Path:
+    uv = shutil.which("uv", path=os.pathsep.join([_own_tools(), os.environ["PATH"]]))
+    assert uv, "uv is not among the template's tools"
+    folder = Path(tempfile.mkdtemp(prefix="uv-"))
+    (folder / "uv").symlink_to(uv)
+    return folder
+
+
+def run(script: str, folder: Path, **more: str) -> str:
+    """Run lines in one bash that ends at the first that fails; what they print. Raises an AssertionError."""
+    bash = subprocess.run(
+        ["bash", "-e", "-c", script],
+        cwd=folder,
+        env=variables(folder) | more,
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        timeout=PATIENCE,
+    )
+    assert bash.returncode == 0, f"{script}\nended with {bash.returncode}:\n{bash.stdout[-4000:]}"
+    return bash.stdout
+
+
+# Install
+
+
+def missing_python(version: str) -> str:
+    """Why no service can run on this Python here, or "" where one can."""
+    return "" if shutil.which(f"python{version}") else f"python{version} is not on this machine"
+
+
+@functools.cache
+def makes_environments(version: str) -> bool:
+    """Whether `python -m venv` of this Python works here; where its pip was taken out, it does not."""
+    with tempfile.TemporaryDirectory() as folder:
+        venv = [f"python{version}", "-m", "venv", folder]
+        return subprocess.run(venv, env=variables(), capture_output=True).returncode == 0
+
+
+def newest_python(package_manager: str) -> str | None:
+    """The first offered Python on which this machine can follow a README to the letter."""
+    for version in values("python_version"):
+        if not missing_python(version) and (package_manager == "uv" or makes_environments(version)):
+            return str(version)
+    return None
+
+
+def install_script(service: Path, answers: Answers) -> str:
+    """The lines that install a service: `uv sync`, or what the README prints for pip.
+
+    Where `python -m venv` is broken, uv makes the environment instead; pip fills it all the same.
+    """
+    if answers["package_manager"] == "uv":
+        return "uv sync --locked" if (service / "uv.lock").exists() else "uv sync"
+    venv, *others, _ = commands(service, "Run")
+    version = answers["python_version"]
+    assert venv == f"python{version} -m venv .venv"
+    if not makes_environments(version):
+        venv = f"uv venv --quiet --seed --python {version} .venv"
+    return "\n".join([venv, *others])
+
+
+def install(service: Path, answers: Answers, shared: Path) -> Path:
+    """Give the service an environment, shared with all that answer alike in `INSTALLED_BY`; its folder.
+
+    `shared` is a folder for all processes of a test run: the first of them installs, the others wait.
+    """
+    home = shared / "-".join(str(answers[name]) for name in INSTALLED_BY)
+    shared.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(f"{home}.lock"):
+        if not (home / "installed").exists():
+            shutil.rmtree(home, ignore_errors=True)
+            shutil.copytree(service, home)
+            run(install_script(home, answers), home)
+            (home / "installed").touch()
+    (service / ".venv").symlink_to(home / ".venv", target_is_directory=True)
+    return home
+
+
+# Run
+
+
+@contextmanager
+def reserved_port(*ports: int) -> Iterator[int | None]:
+    """A free port, of these where any are named; None where all of them are taken.
+
+    It stays reserved among the test runs of this machine until the block ends. None of the usual ones
+    is one that the system gives to outgoing connections.
+    """
+    folder = Path(tempfile.gettempdir()) / "copier-fastapi-ports"
+    folder.mkdir(exist_ok=True)
+    for port in ports or range(20000 + os.getpid() % 100 * 100, 32000):
+        lock = filelock.FileLock(folder / str(port), timeout=DEADLINE if ports else 0)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            continue
+        try:
+            if _is_free(port):
+                yield port
+                return
+        finally:
+            lock.release()
+    yield None
+
+
+def _is_free(port: int) -> bool:
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("0.0.0.0", port))
+        except OSError:
+            return False
+    return True
+
+
+class Process:
+    """A command that runs in a process group of its own, and the client that asks it."""
+
+    def __init__(self, command: list[str], folder: Path, log: Path, port: int, env: dict[str, str]) -> None:
+        self.log = log
+        with log.open("ab") as output:
+            self.popen = subprocess.Popen(
+                command,
+                cwd=folder,
+                env=env,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+        self.pid = self.popen.pid
+        # Without kept connections, so that each request may reach any worker.
+        limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
+        url = f"http://127.0.0.1:{port}"
+        self.client = httpx2.Client(
+            base_url=url, limits=limits, timeout=DEADLINE, trust_env=False, verify=False
+        )
+
+    def get(self, path: str, **headers: str) -> httpx2.Response:
+        """What a request is answered; `X_Request_ID="a"` sends the header X-Request-ID."""
+        return self.client.get(
+            path, headers={name.replace("_", "-"): value for name, value in headers.items()}
+        )
+
+    def get_many(self, *paths: str) -> list[httpx2.Response]:
+        """What requests are answered that are sent at once."""
+        with ThreadPoolExecutor(len(paths)) as pool:
+            return list(pool.map(self.get, paths))
+
+    def output(self) -> str:
+        """All that it printed so far."""
+        return self.log.read_text(errors="replace")
+
+    def lines(self) -> list[str]:
+        """The lines that it printed so far, without empty ones."""
+        return [line.strip() for line in self.output().splitlines() if line.strip()]
+
+    def records(self, **values: Any) -> list[dict[str, Any]]:
+        """The printed lines that are JSON objects with these values."""
+        records = [json.loads(line) for line in self.lines() if line.startswith("{")]
+        return [record for record in records if values.items() <= record.items()]
+
+    def answers(self) -> bool:
+        """Whether it is ready for requests; an AssertionError if it has ended."""
+        assert self.popen.poll() is None, f"it ended with {self.popen.returncode}:\n{self.output()[-4000:]}"
+        try:
+            return self.get("/health/ready").status_code == 200
+        except httpx2.TransportError:
+            return False
+
+    def workers(self) -> set[int]:
+        """The processes that serve: all that the server started, or itself where it started none."""
+        return {pid for pid in _descendants(self.pid) if not _is_helper(pid)} or {self.pid}
+
+    def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
+        """Send the server a signal and wait for its end; the exit code, minus a signal's number."""
+        self.popen.send_signal(sent)
+        return self.wait()
+
+    def wait(self) -> int:
+        """The exit code, minus a signal's number, once it ends by itself."""
+        return self.popen.wait(DEADLINE)
+
+    def kill(self) -> None:
+        """End whatever is left of the group."""
+        self.client.close()
+        with suppress(ProcessLookupError):
+            os.killpg(self.pid, signal.SIGKILL)
+        self.popen.wait(DEADLINE)
+
+
+def _descendants(pid: int) -> list[int]:
+    """Living processes that a process started, and those that they did."""
+    parents = {}
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            state, parent = stat.read_text().rpartition(")")[2].split()[:2]
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if state not in "ZX":
+            parents[int(stat.parent.name)] = int(parent)
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in parents.items() if parent == ancestor]
+    return found[1:]
+
+
+def _is_helper(pid: int) -> bool:
+    """Whether it is the process with which multiprocessing cleans up after the others, or gone."""
+    try:
+        return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
+    except (FileNotFoundError, ProcessLookupError):
+        return True
+
+
+@contextmanager
+def started(command: list[str], folder: Path, port: int, env: dict[str, str]) -> Iterator[Process]:
+    """The process of a command, killed with all that it started when the block ends."""
+    log = Path(tempfile.mkstemp(prefix="output-", suffix=".log", dir=folder)[1])
+    process = Process(command, folder, log, port, env)
+    try:
+        yield process
+    finally:
+        process.kill()
+
+
+def deployed(service: Path, port: int, **changed: str) -> tuple[list[str], dict[str, str]]:
+    """The README's command to deploy, and its variables, with this port and other variables changed.
+
+    Each server reads one of the two names of the port.
+    """
+    [line] = commands(service, "Deploy")
+    words = shlex.split(without_uv_run(line))
+    assignments = [word for word in words if re.match(r"[A-Z_]+=", word)]
+    given = dict(word.split("=", 1) for word in assignments)
+    ports = {"PORT": str(port), "UVICORN_PORT": str(port)}
+    return words[len(assignments) :], variables(service) | ports | given | changed
+
+
+@contextmanager
+def serving(service: Path, **changed: str) -> Iterator[Process]:
+    """The service, deployed as its README says but for these variables, and ready for requests."""
+    with reserved_port() as port:
+        assert port
+        command, env = deployed(service, port, **changed)
+        with started(command, service, port, env) as process:
+            wait_until(process.answers, "the service answers")
+            yield process

@@ -1,0 +1,466 @@
+"""A service under each server: installed, started as its README says, asked, stopped, and checked."""
+
+import json
+import os
+import re
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import Render
+from tests.matrix import DEFAULTS, Answers, combinations, covering, label, values
+from tests.running import (
+    Process,
+    commands,
+    deployed,
+    install,
+    missing_python,
+    newest_python,
+    reserved_port,
+    run,
+    serving,
+    started,
+    variables,
+    wait_until,
+    without_uv_run,
+)
+
+pytestmark = pytest.mark.project
+
+PYTHON = DEFAULTS["python_version"]
+RenderTo = Callable[..., Path]
+
+
+def grouped(combinations: list[Answers]) -> list[Any]:
+    """Parameters of which each has its tests, and so its services, in one process of pytest-xdist."""
+    return [
+        pytest.param(answers, id=label(answers), marks=pytest.mark.xdist_group(label(answers)))
+        for answers in combinations
+    ]
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / testrun_uid
+
+
+@pytest.fixture(scope="session")
+def installed(render_to: RenderTo, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RenderTo:
+    """Render and install a service with these answers, in a new folder."""
+
+    def installed(**answers: Any) -> Path:
+        if missing := missing_python(answers["python_version"]):
+            pytest.skip(missing)
+        service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
+        install(service, answers, shared)
+        return service
+
+    return installed
+
+
+# Routes as an owner would append them.
+ROUTES = '''
+
+import asyncio
+import os
+import time
+from pathlib import Path
+
+
+@app.get("/pid")
+async def read_pid() -> int:
+    """Which process answers, which accepts no other request meanwhile."""
+    time.sleep(0.02)
+    return os.getpid()
+
+
+@app.get("/slow/{number}")
+async def read_slowly(number: int) -> int:
+    Path(f"begun-{number}").touch()
+    while not Path("released").exists():
+        await asyncio.sleep(0.05)
+    await asyncio.sleep(1)
+    return number
+
+
+@app.get("/boom")
+async def fail() -> None:
+    raise RuntimeError("first\\nsecond")
+'''
+
+
+@pytest.fixture(
+    scope="module",
+    params=grouped(
+        list(combinations("server", "layout", "package_manager", "workers", python_version=PYTHON))
+    ),
+)
+def answers(request: pytest.FixtureRequest) -> Answers:
+    """Each combination of what decides how a service is started."""
+    chosen: Answers = request.param
+    return chosen
+
+
+def add_routes(service: Path, answers: Answers) -> Path:
+    main = service / ("app/main.py" if answers["layout"] == "package" else "main.py")
+    main.write_text(main.read_text() + ROUTES)
+    return service
+
+
+@pytest.fixture(scope="module")
+def service(installed: RenderTo, answers: Answers) -> Path:
+    """A service with `ROUTES`."""
+    return add_routes(installed(**answers), answers)
+
+
+@pytest.fixture(scope="module")
+def production(service: Path) -> Iterator[Process]:
+    """The service as its README deploys it, behind a proxy at 127.0.0.1."""
+    with serving(service) as process:
+        yield process
+
+
+@pytest.fixture(scope="module")
+def changed(service: Path, answers: Answers) -> Iterator[Process]:
+    """The service with another number of workers, behind a proxy that is not 127.0.0.1."""
+    workers = str(other_workers(answers))
+    with serving(service, WEB_CONCURRENCY=workers, FORWARDED_ALLOW_IPS="10.0.0.1") as process:
+        yield process
+
+
+def other_workers(answers: Answers) -> int:
+    return 3 if answers["workers"] == 1 else 1
+
+
+class Stopped:
+    """A life of the service from its start to its end by SIGTERM, with `IN_FLIGHT` requests under way."""
+
+    IN_FLIGHT = 50
+
+    def __init__(self, service: Path, process: Process) -> None:
+        self.answers = [
+            process.get("/boom", X_Request_ID="boom-1"),
+            process.get("/items/5?q=secret", X_Request_ID="items-1"),
+        ]
+        with ThreadPoolExecutor(self.IN_FLIGHT) as pool:
+            slow = [pool.submit(process.get, f"/slow/{number}") for number in range(self.IN_FLIGHT)]
+            try:
+                wait_until(
+                    lambda: len(list(service.glob("begun-*"))) == self.IN_FLIGHT, "all are in a handler"
+                )
+                process.popen.send_signal(signal.SIGTERM)
+            finally:
+                (service / "released").touch()
+            self.slow_answers = [None if request.exception() else request.result().json() for request in slow]
+        self.exit_code = process.wait()
+        self.pid = process.pid
+        self.lines = process.lines()
+        self.records = process.records
+
+
+@pytest.fixture(scope="module")
+def stopped(service: Path) -> Iterator[Stopped]:
+    with serving(service) as process:
+        yield Stopped(service, process)
+
+
+# Answers
+
+
+def test_the_root_says_hello(production: Process) -> None:
+    assert production.get("/").json() == {"Hello": "World"}
+
+
+def test_an_item_is_read(production: Process) -> None:
+    assert production.get("/items/5?q=somequery").json() == {"item_id": 5, "q": "somequery"}
+
+
+def test_an_item_id_is_a_number(production: Process) -> None:
+    assert production.get("/items/x").status_code == 422
+
+
+@pytest.mark.parametrize("path", ["/docs", "/redoc", "/openapi.json", "/health/live", "/health/ready"])
+def test_each_page_and_probe_answers(production: Process, path: str) -> None:
+    assert production.get(path).status_code == 200
+
+
+# Workers
+
+
+def pids_that_answer(process: Process) -> set[int]:
+    return {answer.json() for answer in process.get_many(*["/pid"] * 30) if answer.status_code == 200}
+
+
+def wait_for_workers(process: Process, number: int) -> None:
+    """Wait until that many worker processes run, and requests reach each of them and no other."""
+
+    def all_answer() -> bool:
+        return len(workers := process.workers()) == number and pids_that_answer(process) == workers
+
+    wait_until(all_answer, f"{number} workers answer")
+
+
+def test_as_many_workers_serve_as_were_asked_for(production: Process, answers: Answers) -> None:
+    wait_for_workers(production, answers["workers"])
+
+
+def test_web_concurrency_changes_the_number_of_workers(changed: Process, answers: Answers) -> None:
+    wait_for_workers(changed, other_workers(answers))
+
+
+def test_a_killed_worker_is_replaced_unless_one_process_is_all(production: Process, answers: Answers) -> None:
+    if answers["server"] in {"uvicorn", "fastapi"} and answers["workers"] == 1:
+        assert production.workers() == {production.pid}
+        return
+    wait_for_workers(production, answers["workers"])
+    killed = min(production.workers())
+    assert killed != production.pid
+    subprocess.run(["kill", "-KILL", str(killed)], check=True)
+    wait_until(lambda: killed not in production.workers(), "the worker ends")
+    wait_for_workers(production, answers["workers"])
+
+
+# Proxies
+
+FORWARDED = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "203.0.113.7"}
+
+
+def client_in_the_access_log(process: Process, request_id: str) -> str:
+    wait_until(lambda: process.records(logger="access", request_id=request_id), "the request is logged")
+    [record] = process.records(logger="access", request_id=request_id)
+    return str(record["client"])
+
+
+def test_what_a_trusted_proxy_forwards_counts(production: Process) -> None:
+    answer = production.get("/items/5/", X_Request_ID="trusted-1", **FORWARDED)
+    assert answer.headers["Location"].startswith("https://127.0.0.1")
+    assert client_in_the_access_log(production, "trusted-1") == "203.0.113.7"
+
+
+def test_what_another_address_forwards_does_not_count(changed: Process) -> None:
+    answer = changed.get("/items/5/", X_Request_ID="untrusted-1", **FORWARDED)
+    assert answer.headers["Location"].startswith("http://127.0.0.1")
+    assert client_in_the_access_log(changed, "untrusted-1") == "127.0.0.1"
+
+
+# The end
+
+
+def test_every_request_in_flight_at_sigterm_is_answered(stopped: Stopped) -> None:
+    assert stopped.slow_answers == list(range(Stopped.IN_FLIGHT))
+
+
+def test_sigterm_ends_the_server_with_success_or_by_itself(stopped: Stopped) -> None:
+    assert stopped.exit_code in {0, -signal.SIGTERM}
+
+
+# Logs
+
+# What `fastapi run` prints itself, and no option turns off.
+BANNER = [
+    r"⚡️ Starting FastAPI in production mode",
+    r"🐍 Using import string: (app\.)?main:app",
+    r"🌐 Server started at http://0\.0\.0\.0:\d+",
+    r"Documentation at http://0\.0\.0\.0:\d+/docs",
+    r"Logs:",
+]
+# Beside its workers Uvicorn's parent process logs as it likes: `fastapi run` has no option for that.
+PARENT = [
+    r"INFO:     Uvicorn running on http://0\.0\.0\.0:\d+ \(Press CTRL\+C to quit\)",
+    r"INFO:     Started parent process \[{pid}\]",
+    r"INFO:     Received SIGTERM, exiting\.",
+    r"INFO:     Terminated child process \[\d+\]",
+    r"INFO:     Terminated child process \[\d+\]",
+    r"INFO:     Waiting for child process \[\d+\]",
+    r"INFO:     Waiting for child process \[\d+\]",
+    r"INFO:     Stopping parent process \[{pid}\]",
+]
+
+
+def test_every_line_in_production_is_a_json_object(stopped: Stopped, answers: Answers) -> None:
+    exceptions = []
+    if answers["server"] == "fastapi":
+        exceptions = BANNER + (PARENT if answers["workers"] > 1 else [])
+    others = [line for line in stopped.lines if not line.startswith("{")]
+    assert len(others) == len(exceptions), others
+    for line, expected in zip(others, exceptions, strict=True):
+        assert re.fullmatch(expected.replace("{pid}", str(stopped.pid)), line)
+    for record in stopped.records():
+        assert list(record)[:4] == ["time", "level", "logger", "message"]
+
+
+def test_the_server_logs_as_the_service_does(stopped: Stopped, answers: Answers) -> None:
+    own_logger = {"gunicorn": "gunicorn.error", "granian": "_granian"}.get(answers["server"], "uvicorn.error")
+    assert stopped.records(logger=own_logger, level="INFO")
+
+
+def test_a_request_is_logged_once_and_without_its_query(stopped: Stopped) -> None:
+    [record] = [record for record in stopped.records() if "/items/5" in json.dumps(record)]
+    expected = {"logger": "access", "message": "GET /items/5 200", "status": 200, "request_id": "items-1"}
+    assert expected.items() <= record.items()
+    assert "secret" not in "".join(stopped.lines)
+
+
+def test_an_unhandled_exception_is_one_line_with_the_requests_id(stopped: Stopped) -> None:
+    assert stopped.answers[0].status_code == 500
+    assert stopped.answers[0].headers["X-Request-ID"] == "boom-1"
+    [record] = [record for record in stopped.records() if "exception" in record]
+    assert record["request_id"] == "boom-1"
+    assert record["exception"].startswith("Traceback (most recent call last):\n")
+    assert record["exception"].endswith("RuntimeError: first\nsecond")
+
+
+# What is the same in every layout and however it was installed
+
+EACH_SERVER = list(
+    combinations("server", "workers", python_version=PYTHON, layout="package", package_manager="uv")
+)
+
+
+@pytest.fixture(scope="module", params=grouped(EACH_SERVER))
+def server(request: pytest.FixtureRequest) -> Answers:
+    """Each server, with and without several workers."""
+    chosen: Answers = request.param
+    return chosen
+
+
+@pytest.fixture(scope="module")
+def plain_service(installed: RenderTo, server: Answers) -> Path:
+    return installed(**server)
+
+
+def failed_start(service: Path, port: int, **changed: str) -> tuple[int, str]:
+    """The exit code and the output of a service that must not start."""
+    command, env = deployed(service, port, **changed)
+    with started(command, service, port, env) as process:
+        try:
+            return process.wait(), process.output()
+        except subprocess.TimeoutExpired:
+            pytest.fail(f"the server has not given up:\n{process.output()[-4000:]}")
+
+
+@pytest.fixture
+def port() -> Iterator[int]:
+    with reserved_port() as port:
+        assert port
+        yield port
+
+
+@pytest.mark.parametrize(("name", "value"), [("ENVIRONMENT", "bad"), ("LOG_LEVEL", "loud")])
+def test_a_bad_variable_ends_the_start_with_its_name(
+    plain_service: Path, server: Answers, port: int, name: str, value: str, request: pytest.FixtureRequest
+) -> None:
+    if server["server"] in {"uvicorn", "fastapi"} and server["workers"] > 1:
+        reason = "Uvicorn's parent process ends with 0 although its workers failed to start"
+        request.applymarker(pytest.mark.xfail(reason=reason, strict=True))
+    code, output = failed_start(plain_service, port, **{name: value})
+    lines = output.splitlines()
+    assert [line for line in lines if name in line]
+    assert "Traceback" not in output
+    assert all(name in line for line in lines if "not valid" in line)
+    assert code > 0
+
+
+def test_a_busy_port_ends_the_start_with_a_sentence(plain_service: Path, port: int) -> None:
+    with socket.create_server(("0.0.0.0", port)):
+        code, output = failed_start(plain_service, port)
+    assert "already in use" in output
+    assert "Traceback" not in output
+    assert code > 0
+
+
+def test_development_logs_are_text(plain_service: Path) -> None:
+    with serving(plain_service, ENVIRONMENT="development") as process:
+        process.get("/items/5", X_Request_ID="items-1")
+        logged = r"[-\d]{10} [:,\d]{12} INFO     access: GET /items/5 200 \[items-1\]"
+        wait_until(lambda: re.search(f"^{logged}$", process.output(), re.MULTILINE), "the request is logged")
+        assert not process.records()
+
+
+# The service's own checks
+
+CHECKED = covering("python_version", "server", "package_manager", "layout")
+
+
+@pytest.fixture(scope="module", params=grouped(CHECKED))
+def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Path:
+    """A service as it was rendered, for pairs of every Python, server, package manager and layout."""
+    return installed(**request.param)
+
+
+def test_every_offered_python_is_checked() -> None:
+    assert {answers["python_version"] for answers in CHECKED} == set(values("python_version"))
+
+
+@pytest.mark.parametrize("check", ["pytest", "ruff check", "ruff format --check", "mypy ."])
+def test_a_service_passes_its_own_checks(checked: Path, check: str) -> None:
+    assert check in [without_uv_run(command) for command in commands(checked, "Test")]
+    output = run(check, checked)
+    assert "warning" not in output.lower()
+
+
+# What the template prints
+
+
+@pytest.fixture
+def port_8000() -> Iterator[int]:
+    """The port that the commands for development use, if nobody does."""
+    with reserved_port(8000) as port:
+        if port is None:
+            pytest.skip("port 8000 of this machine is busy")
+        yield port
+
+
+def assert_serves(script: str, folder: Path, port: int) -> None:
+    """Run lines in one bash; the last of them starts a server, which must answer."""
+    author = {
+        f"GIT_{who}_{what}": "test@example.com"
+        for who in ("AUTHOR", "COMMITTER")
+        for what in ("NAME", "EMAIL")
+    }
+    with started(["bash", "-e", "-c", script], folder, port, variables() | author) as process:
+        wait_until(process.answers, script, seconds=300)
+        assert process.get("/").json() == {"Hello": "World"}
+
+
+def python_for(package_manager: str) -> str:
+    version = newest_python(package_manager)
+    return version or pytest.skip(f"no offered Python here makes an environment for {package_manager}")
+
+
+@pytest.mark.xdist_group("port-8000")
+@pytest.mark.parametrize("package_manager", values("package_manager"))
+def test_the_commands_that_copier_prints_lead_to_a_service_that_answers(
+    template: Path, tmp_path: Path, port_8000: int, package_manager: str
+) -> None:
+    answers = {"package_manager": package_manager, "python_version": python_for(package_manager)}
+    data = [f"--data={name}={value}" for name, value in answers.items()]
+    copier = [sys.executable, "-m", "copier", "copy", "--defaults", *data, str(template), "orders-api"]
+    copy = subprocess.run(copier, cwd=tmp_path, capture_output=True, text=True, check=True)
+    message = copy.stderr.partition("orders-api is ready. Next:\n")[2]
+    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
+    assert len(lines) >= 5
+    assert_serves("\n".join(lines), tmp_path, port_8000)
+
+
+@pytest.mark.xdist_group("port-8000")
+@pytest.mark.parametrize(
+    ("server", "package_manager"),
+    [(server, values("package_manager")[index % 2]) for index, server in enumerate(values("server"))],
+)
+def test_the_commands_of_the_readme_work(
+    render: Render, port_8000: int, server: str, package_manager: str
+) -> None:
+    python_version = python_for(package_manager)
+    service = render(server=server, package_manager=package_manager, python_version=python_version)
+    assert_serves("\n".join(commands(service, "Run")), service, port_8000)
+    run("\n".join(commands(service, "Test")), service)
