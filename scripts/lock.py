@@ -95,9 +95,9 @@ def generate(repository: Path, moment: str, pins: Mapping[str, Sequence[str]]) -
     """
     found = combinations(repository)
     locked, superset = lock_all(found, moment, pins)
-    _require_official_index(superset)
+    require_official_index(superset)
     _require_same_versions(found, locked)
-    _require_wheels(found, locked)
+    require_wheels(found, locked)
     names = sorted({name for name, _ in packages(superset)} - {PROJECT_NAME})
     files = {
         UV_LOCK: merged_locks(found, locked, moment),
@@ -152,7 +152,8 @@ def _format(lock: str) -> str:
 # What must hold before anything is written
 
 
-def _require_official_index(lock: str) -> None:
+def require_official_index(lock: str) -> None:
+    """Raise LockError where a lock would send its users anywhere but to PyPI."""
     others = set(re.findall(r'"https?://([^/"]+)', lock)) - _HOSTS
     if others:
         raise LockError(f"The lock names {', '.join(sorted(others))}: lock with the public index only.")
@@ -175,7 +176,8 @@ def _require_same_versions(found: Sequence[Combination], locked: Sequence[Locked
             )
 
 
-def _require_wheels(found: Sequence[Combination], locked: Sequence[Locked]) -> None:
+def require_wheels(found: Sequence[Combination], locked: Sequence[Locked]) -> None:
+    """Raise LockError where an offered Python has to build a package and nothing says why that is fine."""
     requirements: dict[str, set[str]] = {}
     wheels: dict[str, dict[str, set[str]]] = {}
     for combination, texts in zip(found, locked, strict=True):

@@ -146,30 +146,39 @@ def _render_each(repository: Path, finite: Mapping[str, list[Answer]]) -> dict[t
         shutil.copy(repository / _PYPROJECT, source / _PYPROJECT)
         if (repository / "includes").is_dir():
             shutil.copytree(repository / "includes", source / "includes")
+        values = ", ".join(f"'{name}': {name}" for name in finite)
         (source / "template" / "answers.json.jinja").write_text(
-            "{{ _copier_answers | to_json }}", encoding="utf-8"
+            f"{{{{ [_copier_answers, {{ {values} }}] | to_json }}}}", encoding="utf-8"
         )
         for answers in itertools.product(*finite.values()):
             asked = dict(zip(finite, answers, strict=True))
             try:
-                copier.run_copy(
-                    str(source),
-                    destination,
-                    data={"project_name": PROJECT_NAME, **asked},
-                    defaults=True,
-                    overwrite=True,
-                    quiet=True,
-                    unsafe=False,
-                )
+                used = _render(source, destination, asked)
             except ValueError as refusal:
                 if not str(refusal).startswith(("Invalid choice", "Validation error")):
                     raise
                 continue
-            recorded = json.loads((destination / "answers.json").read_text(encoding="utf-8"))
-            # Copier records no answer to a question that it does not ask.
-            if asked.keys() <= recorded.keys():
-                rendered[answers] = (destination / "pyproject.toml").read_text(encoding="utf-8")
+            rendered[tuple(used[name] for name in finite)] = (destination / "pyproject.toml").read_text(
+                encoding="utf-8"
+            )
     return rendered
+
+
+def _render(source: Path, destination: Path, asked: Mapping[str, Answer]) -> dict[str, Answer]:
+    """The answers that count: a question that isn't asked beside the others has its default."""
+    copier.run_copy(
+        str(source),
+        destination,
+        data={"project_name": PROJECT_NAME, **asked},
+        defaults=True,
+        overwrite=True,
+        quiet=True,
+        unsafe=False,
+    )
+    recorded, used = json.loads((destination / "answers.json").read_text(encoding="utf-8"))
+    # Copier takes an answer to such a question all the same, but does not record it.
+    answered = {name: answer for name, answer in asked.items() if name in recorded}
+    return used if answered.keys() == asked.keys() else _render(source, destination, answered)
 
 
 @contextlib.contextmanager
