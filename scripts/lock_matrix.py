@@ -138,8 +138,8 @@ def _texts(value: Any) -> Iterable[str]:
 def _render_each(repository: Path, finite: Mapping[str, list[Answer]]) -> dict[tuple[Answer, ...], str]:
     """The pyproject.toml of every combination that Copier accepts, by the answers to `finite` in order."""
     rendered: dict[tuple[Answer, ...], str] = {}
-    with tempfile.TemporaryDirectory(prefix="matrix-") as temporary, _compiling_once():
-        # Only what decides, and not a git repository: a copy of it takes a tenth of the time.
+    with tempfile.TemporaryDirectory(prefix="matrix-") as temporary, _quick_copies():
+        # Only what decides is copied.
         source, destination = Path(temporary, "template"), Path(temporary, "service")
         (source / "template").mkdir(parents=True)
         shutil.copy(repository / "copier.yml", source)
@@ -150,40 +150,53 @@ def _render_each(repository: Path, finite: Mapping[str, list[Answer]]) -> dict[t
         (source / "template" / "answers.json.jinja").write_text(
             f"{{{{ [_copier_answers, {{ {values} }}] | to_json }}}}", encoding="utf-8"
         )
+        tried: set[tuple[tuple[str, Answer], ...]] = set()
+        # A question that isn't asked after these answers to those before it.
+        unasked: set[tuple[str, tuple[Answer, ...]]] = set()
         for answers in itertools.product(*finite.values()):
-            asked = dict(zip(finite, answers, strict=True))
-            try:
-                used = _render(source, destination, asked)
-            except ValueError as refusal:
-                if not str(refusal).startswith(("Invalid choice", "Validation error")):
-                    raise
-                continue
-            rendered[tuple(used[name] for name in finite)] = (destination / "pyproject.toml").read_text(
-                encoding="utf-8"
-            )
+            while True:
+                given = {
+                    name: answer
+                    for position, (name, answer) in enumerate(zip(finite, answers, strict=True))
+                    if (name, answers[:position]) not in unasked
+                }
+                if tuple(given.items()) in tried:
+                    break
+                tried.add(tuple(given.items()))
+                try:
+                    recorded, used = _render(source, destination, given)
+                except ValueError as refusal:
+                    if not str(refusal).startswith(("Invalid choice", "Validation error")):
+                        raise
+                    break
+                # Copier takes an answer to a question that isn't asked all the same, but does not record it.
+                ignored = next((name for name in given if name not in recorded), None)
+                if ignored is None:
+                    key = tuple(used[name] for name in finite)
+                    rendered[key] = (destination / "pyproject.toml").read_text(encoding="utf-8")
+                    break
+                unasked.add((ignored, answers[: list(finite).index(ignored)]))
     return rendered
 
 
-def _render(source: Path, destination: Path, asked: Mapping[str, Answer]) -> dict[str, Answer]:
-    """The answers that count: a question that isn't asked beside the others has its default."""
+def _render(source: Path, destination: Path, given: Mapping[str, Answer]) -> tuple[Answers, Answers]:
+    """The answers that Copier records, and those that the templates see."""
     copier.run_copy(
         str(source),
         destination,
-        data={"project_name": PROJECT_NAME, **asked},
+        data={"project_name": PROJECT_NAME, **given},
         defaults=True,
         overwrite=True,
         quiet=True,
         unsafe=False,
     )
     recorded, used = json.loads((destination / "answers.json").read_text(encoding="utf-8"))
-    # Copier takes an answer to such a question all the same, but does not record it.
-    answered = {name: answer for name, answer in asked.items() if name in recorded}
-    return used if answered.keys() == asked.keys() else _render(source, destination, answered)
+    return recorded, used
 
 
 @contextlib.contextmanager
-def _compiling_once() -> Iterator[None]:
-    """Let Jinja compile each text once: Copier compiles copier.yml again for each copy, most of its time."""
+def _quick_copies() -> Iterator[None]:
+    """Leave out most of what a copy costs: compiling copier.yml, and asking git about a folder not its own."""
     compile_ = jinja2.Environment.compile
     known: dict[tuple[Any, ...], Any] = {}
 
@@ -193,7 +206,11 @@ def _compiling_once() -> Iterator[None]:
             known[key] = compile_(self, source, *rest)
         return known[key]
 
-    with unittest.mock.patch.object(jinja2.Environment, "compile", compile_once):
+    with (
+        unittest.mock.patch.object(jinja2.Environment, "compile", compile_once),
+        unittest.mock.patch("copier._main.is_git_available", return_value=False),
+        unittest.mock.patch("copier._template.is_git_available", return_value=False),
+    ):
         yield
 
 
