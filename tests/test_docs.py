@@ -7,6 +7,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import socket
 import struct
@@ -20,14 +21,14 @@ import httpx2
 import pytest
 import yaml
 
-from tests.clones import ENVIRONMENT, clone, run, tracked
+from tests.clones import ENVIRONMENT, clone, commit, run, tracked
 from tests.conftest import Render, Services
 from tests.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
 from tests.waiting import until
 
 DOCS = sorted(name for name in tracked("docs") if name.endswith(".md"))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
-TOUR = ["docs/getting-started.md", "docs/questions.md", "docs/servers.md"]
+TOUR = [name for name in DOCS if not name.startswith("docs/decisions/")]
 
 
 def page(name: str) -> str:
@@ -174,6 +175,7 @@ def named_paths(text: str) -> set[str]:
         for code in codes(prose(text))
         if code.endswith(SUFFIXES) or re.fullmatch(r"\.[a-z][\w./-]+", code)
         if not re.match(r"/|<|https?:|[a-z]+ ", code)
+        if code not in {".env", ".git", ".venv"}
     }
 
 
@@ -215,7 +217,7 @@ def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
 
 def test_every_page_is_reached_from_the_readme() -> None:
     linked = set(re.findall(r"\]\(([^)#]+)", page("README.md")))
-    assert {name for name in DOCS if not name.startswith("docs/decisions/")} <= linked
+    assert set(TOUR) <= linked
 
 
 @pytest.mark.parametrize("name", PAGES)
@@ -337,19 +339,47 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-@pytest.mark.project
-@pytest.mark.parametrize("name", [name for name in DOCS if "```shell" in page(name)])
+def followed() -> Iterator[Any]:
+    """The pages with commands; those that begin in a service of their reader's are about containers."""
+    for name in DOCS:
+        if "```shell" in page(name):
+            begins_with_a_copy = "copier copy" in page(name)
+            mark = pytest.mark.project if begins_with_a_copy else pytest.mark.docker
+            yield pytest.param(name, begins_with_a_copy, id=name, marks=[mark])
+
+
+@pytest.fixture
+def no_containers_left(tmp_path: Path, environment: dict[str, str]) -> Iterator[None]:
+    yield
+    service = tmp_path / "orders-api"
+    if (service / "compose.yaml").exists() and shutil.which("docker"):
+        run("docker", "rm", "--force", "orders-api", cwd=service, env=environment)
+        for file in ("compose.yaml", "compose.prod.yaml"):
+            down = ["docker", "compose", "--file", file, "down", "--volumes"]
+            run(*down, cwd=service, env=environment | {"TAG": "any"})
+
+
+@pytest.mark.usefixtures("no_containers_left")
+@pytest.mark.parametrize(("name", "begins_with_a_copy"), followed())
 def test_a_page_can_be_followed(
     name: str,
+    begins_with_a_copy: bool,
     address: str,
     environment: dict[str, str],
     port: int,
+    render: Render,
     serve: Callable[[str, Path], None],
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path
+    folder = tmp_path if begins_with_a_copy else render("orders-api")
+    if not begins_with_a_copy:
+        run("git", "init", "--quiet", cwd=folder)
+        commit(folder, "Start from copier-fastapi")
+    environment = environment | {"HOST_PORT": str(port)}
     printed = ""
     for language, block in blocks(page(name)):
+        script = block.replace("<URL>", shlex.quote(address))
+        script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         if language == "diff":
             (tmp_path / "edit.diff").write_text(block)
             done = run("git", "apply", tmp_path / "edit.diff", cwd=folder)
@@ -357,16 +387,17 @@ def test_a_page_can_be_followed(
         elif language == "json":
             assert json.loads(block) == json.loads(printed)
         elif language == "shell":
-            for line in block.splitlines():
-                command = line.replace("<URL>", shlex.quote(address)).replace(":8000", f":{port}")
-                if command.startswith("cd "):
-                    folder = folder / command.removeprefix("cd ")
-                elif command.endswith("--reload"):
-                    serve(command, folder)
-                else:
-                    done = run("bash", "-ec", command, cwd=folder, env=environment)
-                    assert done.returncode == 0, f"{line}\n{done.stdout}\n{done.stderr}"
-                    printed = done.stdout
+            # What goes on until Ctrl-C is the last command of its block.
+            commands, server = script.splitlines(), ""
+            if commands[-1].endswith("--reload"):
+                server = commands.pop()
+            ending = f"\npwd > {shlex.quote(str(tmp_path / 'folder'))}"
+            done = run("bash", "-ec", "\n".join(commands) + ending, cwd=folder, env=environment)
+            assert done.returncode == 0, f"{block}\n{done.stdout}\n{done.stderr}"
+            printed = done.stdout
+            folder = Path((tmp_path / "folder").read_text().strip())
+            if server:
+                serve(server, folder)
         else:
             assert language == "text", f"nothing checks a block of {language}"
 
