@@ -22,17 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
-        _name_the_group(config, item)
         if item.get_closest_marker("docker") and (reason := why_no_engine()):
             item.add_marker(pytest.mark.skip(reason=reason))
-
-
-def _name_the_group(config: pytest.Config, item: Any) -> None:
-    """What keeps a group together: pytest-xdist 3.8 writes it where pytest 9.2 no longer reads it."""
-    if getattr(config.option, "loadgroup", False) and (group := item.get_closest_marker("xdist_group")):
-        item._id = type(item._id).parse(f"{item.nodeid}@{group.args[0]}")
 
 
 def pytest_configure() -> None:
