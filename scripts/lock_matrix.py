@@ -196,7 +196,7 @@ def _render(source: Path, destination: Path, given: Mapping[str, Answer]) -> tup
 
 @contextlib.contextmanager
 def _quick_copies() -> Iterator[None]:
-    """Leave out most of what a copy costs: compiling copier.yml, and asking git about a foreign folder."""
+    """Leave out most of what a copy costs: compiling copier.yml, and asking git about a folder not in git."""
     compile_ = jinja2.Environment.compile
     known: dict[tuple[Any, ...], Any] = {}
 

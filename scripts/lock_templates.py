@@ -18,6 +18,7 @@ _GENERATED = (
 
 
 def merged_locks(found: Sequence[Combination], locked: Sequence[Locked], moment: str) -> str:
+    """The template of uv.lock: few conditions, and two expressions that save the most."""
     matrix = Matrix([combination.answers for combination in found])
     versions = python_versions(found)
     heads: list[list[Block]] = []
@@ -80,6 +81,7 @@ _UV_LOCK_TEMPLATE = """\
 
 
 def package_block(block: str) -> Block:
+    """A package's entry in uv.lock, given without its first line."""
     name, version = re.findall(r'\Aname = "(.+)"\nversion = "(.+)"$', block, re.MULTILINE)[0]
     # uv sets packages apart by an empty line.
     return Block((name, Version(version)), ("", "[[package]]", *block.split("\n")))
@@ -108,6 +110,7 @@ def merged_requirements(found: Sequence[Combination], locked: Sequence[Locked]) 
 
 
 def requirement_blocks(text: str) -> tuple[str, list[Block]]:
+    """The comments at the head of a list of requirements, and its requirements with their hashes."""
     head: list[str] = []
     blocks: list[Block] = []
     for line in text.rstrip("\n").split("\n"):
@@ -122,5 +125,6 @@ def requirement_blocks(text: str) -> tuple[str, list[Block]]:
 
 
 def reserved_names(names: Sequence[str]) -> str:
+    """The names that a service can't have: it would depend on itself."""
     listed = "".join(f"    {json.dumps(name)},\n".replace('"', "'") for name in names)
     return f"{{# {_GENERATED} #}}\n{{% set reserved_names = [\n{listed}] %}}\n"

@@ -591,6 +591,20 @@ def test_pip_installs_from_wheels_only(render: Render, uv: Uv, python_version: s
     uv("pip", "check", cwd=service, UV_PYTHON=service / ".venv")
 
 
+@pytest.mark.project
+@pytest.mark.parametrize(
+    ("python_version", "server"), [sample for sample in SAMPLE if not builds_to_develop(sample[0])]
+)
+def test_the_oldest_releases_that_the_ranges_allow_work(
+    render: Render, uv: Uv, python_version: str, server: str
+) -> None:
+    service = render(python_version=python_version, server=server)
+    (service / "uv.lock").unlink()
+    oldest = {"UV_PYTHON": python_version, "UV_RESOLUTION": "lowest-direct"}
+    uv("run", "pytest", cwd=service, **oldest)
+    uv("run", "mypy", ".", cwd=service, **oldest)
+
+
 def difference(before: str, after: str) -> tuple[list[str], list[str]]:
     """The lines that went and the lines that came."""
     old, new = before.splitlines(), after.splitlines()
