@@ -11,8 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -22,8 +21,9 @@ import filelock
 import httpx2
 
 from tests.matrix import Answers, values
+from tests.waiting import until
 
-# Seconds that a condition may take to come true: a slow machine is no failure.
+# Seconds that an answer or an end may take: a slow machine is no failure.
 DEADLINE = 60.0
 # Seconds that an installation, a check of a service or the like may take.
 PATIENCE = 600.0
@@ -38,20 +38,13 @@ CHANGES_A_SERVICE = re.compile(
 )
 
 
-def wait_until(condition: Callable[[], object], what: str, seconds: float = DEADLINE) -> None:
-    """Return as soon as `condition` holds; raise an AssertionError that names `what` if it never does."""
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline, f"{what}: not within {seconds:g} s"
-        time.sleep(0.05)
-
-
 def commands(service: Path, section: str) -> list[str]:
-    """The lines of the first shell block in a section of the service's README."""
+    """The lines of a README section's last shell block: what there is to run without Docker."""
     readme = (service / "README.md").read_text()
-    block = re.search(rf"^## {section}\n.*?^```shell\n(.*?)^```$", readme, re.MULTILINE | re.DOTALL)
-    assert block, f"README.md has no commands in its section {section}"
-    return block[1].splitlines()
+    _, _, text = readme.partition(f"\n## {section}\n")
+    blocks = re.findall(r"^```shell\n(.*?)^```$", text.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    assert blocks, f"README.md has no commands in its section {section}"
+    return str(blocks[-1]).splitlines()
 
 
 def without_uv_run(command: str) -> str:
@@ -326,5 +319,5 @@ def serving(service: Path, **changed: str) -> Iterator[Process]:
         assert port
         command, env = deployed(service, port, **changed)
         with started(command, service, port, env) as process:
-            wait_until(process.answers, "the service answers")
+            until(process.answers, "the service answers")
             yield process

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -29,9 +30,9 @@ from tests.running import (
     serving,
     started,
     variables,
-    wait_until,
     without_uv_run,
 )
+from tests.waiting import until
 
 pytestmark = pytest.mark.project
 
@@ -155,9 +156,7 @@ class Stopped:
         with ThreadPoolExecutor(self.IN_FLIGHT) as pool:
             slow = [pool.submit(process.get, f"/slow/{number}") for number in range(self.IN_FLIGHT)]
             try:
-                wait_until(
-                    lambda: len(list(service.glob("begun-*"))) == self.IN_FLIGHT, "all are in a handler"
-                )
+                until(lambda: len(list(service.glob("begun-*"))) == self.IN_FLIGHT, "all are in a handler")
                 process.popen.send_signal(signal.SIGTERM)
             finally:
                 (service / "released").touch()
@@ -211,7 +210,7 @@ def wait_for_workers(process: Process, number: int) -> None:
     def all_answer() -> bool:
         return len(workers := process.workers()) == number and pids_that_answer(process) == workers
 
-    wait_until(all_answer, f"{number} workers answer")
+    until(all_answer, f"{number} workers answer")
 
 
 def test_as_many_workers_serve_as_were_asked_for(production: Process, answers: Answers) -> None:
@@ -230,7 +229,7 @@ def test_a_killed_worker_is_replaced_unless_one_process_is_all(production: Proce
     killed = min(production.workers())
     assert killed != production.pid
     subprocess.run(["kill", "-KILL", str(killed)], check=True)
-    wait_until(lambda: killed not in production.workers(), "the worker ends")
+    until(lambda: killed not in production.workers(), "the worker ends")
     wait_for_workers(production, answers["workers"])
 
 
@@ -240,7 +239,7 @@ FORWARDED = {"X_Forwarded_Proto": "https", "X_Forwarded_For": "203.0.113.7"}
 
 
 def client_in_the_access_log(process: Process, request_id: str) -> str:
-    wait_until(lambda: process.records(logger="access", request_id=request_id), "the request is logged")
+    until(lambda: process.records(logger="access", request_id=request_id), "the request is logged")
     [record] = process.records(logger="access", request_id=request_id)
     return str(record["client"])
 
@@ -390,7 +389,7 @@ def test_development_logs_are_text(plain_service: Path) -> None:
     with serving(plain_service, ENVIRONMENT="development") as process:
         process.get("/items/5", X_Request_ID="items-1")
         logged = r"[-\d]{10} [:,\d]{12} INFO     access: GET /items/5 200 \[items-1\]"
-        wait_until(lambda: re.search(f"^{logged}$", process.output(), re.MULTILINE), "the request is logged")
+        until(lambda: re.search(f"^{logged}$", process.output(), re.MULTILINE), "the request is logged")
         assert not process.records()
 
 
@@ -400,9 +399,13 @@ CHECKED = covering("python_version", "server", "package_manager", "layout")
 
 
 @pytest.fixture(scope="module", params=grouped(CHECKED))
-def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Path:
+def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
     """A service as it was rendered, for pairs of every Python, server, package manager and layout."""
-    return installed(**request.param)
+    service = installed(**request.param)
+    yield service
+    if request.param["python_version"] != PYTHON:
+        # No other test uses this environment, and it is large.
+        shutil.rmtree((service / ".venv").resolve().parent)
 
 
 def test_every_offered_python_is_checked() -> None:
@@ -436,7 +439,7 @@ def assert_serves(script: str, folder: Path, port: int) -> None:
         for what in ("NAME", "EMAIL")
     }
     with started(["bash", "-e", "-c", script], folder, port, variables() | author) as process:
-        wait_until(process.answers, script, seconds=300)
+        until(process.answers, script, deadline=300)
         assert process.get("/").json() == {"Hello": "World"}
 
 
@@ -455,7 +458,7 @@ def test_the_commands_that_copier_prints_lead_to_a_service_that_answers(
     copier = [sys.executable, "-m", "copier", "copy", "--defaults", *data, str(template), "orders-api"]
     copy = subprocess.run(copier, cwd=tmp_path, capture_output=True, text=True, check=True)
     message = copy.stderr.partition("orders-api is ready. Next:\n")[2]
-    lines = [line.strip() for line in message.splitlines() if line.startswith("    ")]
+    lines = [line.strip() for line in message.splitlines() if line.startswith("  ")]
     assert len(lines) >= 5
     assert_serves("\n".join(lines), tmp_path, port_8000)
 
