@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -170,7 +171,11 @@ def reserved_port(*ports: int) -> Iterator[int | None]:
         except filelock.Timeout:
             continue
         try:
-            if _is_free(port):
+            # What was just killed may hold a named port for a moment longer.
+            end = time.monotonic() + (10 if ports else 0)
+            while not (free := _is_free(port)) and time.monotonic() < end:
+                time.sleep(0.1)
+            if free:
                 yield port
                 return
         finally:
