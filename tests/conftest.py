@@ -8,7 +8,6 @@ from typing import Any
 import copier
 import jinja2
 import pytest
-from _pytest.nodeid import coerce_node_id
 
 from tests.containers import why_no_engine
 from tests.matrix import ASKED, ROOT, Answers, combinations, label
@@ -23,20 +22,10 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     )
 
 
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("docker") and (reason := why_no_engine()):
             item.add_marker(pytest.mark.skip(reason=reason))
-        if getattr(config.option, "loadgroup", False):
-            _keep_its_group(item)
-
-
-def _keep_its_group(item: pytest.Item) -> None:
-    """pytest-xdist 3.8 writes a group where pytest 9.2 no longer reads it, so that none would hold."""
-    mark = item.get_closest_marker("xdist_group")
-    if mark and not item.nodeid.endswith(f"@{mark.args[0]}"):
-        item._id = coerce_node_id(f"{item.nodeid}@{mark.args[0]}")
 
 
 def pytest_configure() -> None:
