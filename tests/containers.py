@@ -3,7 +3,6 @@
 import functools
 import json
 import os
-import socket
 import subprocess
 import uuid
 from collections.abc import Iterator, Mapping
@@ -69,14 +68,6 @@ def docker(
     if command.returncode:
         raise DockerError(f"docker {' '.join(arguments)}\n{command.stdout}")
     return command.stdout
-
-
-def free_port() -> int:
-    """A port of this machine that nothing listens on."""
-    with socket.socket() as listener:
-        listener.bind(("127.0.0.1", 0))
-        port: int = listener.getsockname()[1]
-        return port
 
 
 def unique(name: str) -> str:

@@ -13,8 +13,9 @@ import httpx2
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.containers import HARDENED, Container, DockerError, build, composed, docker, free_port, unique
+from tests.containers import HARDENED, Container, DockerError, build, composed, docker, unique
 from tests.matrix import Answers, combinations, label, values
+from tests.running import reserved_port
 from tests.waiting import until
 
 pytestmark = pytest.mark.docker
@@ -105,10 +106,12 @@ class TestAsProductionStartsIt:
     def test_it_is_healthy_and_answers(self, image: Callable[..., Image], answers: Answers) -> None:
         service, tag = image(**answers)
         docker("tag", tag, f"{tag}:1")
-        port = free_port()
-        with composed(
-            service, "compose.prod.yaml", IMAGE=tag, TAG="1", HOST_PORT=str(port), CPU_LIMIT="1"
-        ) as project:
+        with (
+            reserved_port() as port,
+            composed(
+                service, "compose.prod.yaml", IMAGE=tag, TAG="1", HOST_PORT=str(port), CPU_LIMIT="1"
+            ) as project,
+        ):
             project.up()
             item = httpx2.get(f"http://127.0.0.1:{port}/items/5", params={"q": "somequery"}, timeout=30)
             assert item.json() == {"item_id": 5, "q": "somequery"}
@@ -430,8 +433,7 @@ class TestDevelopment:
         (service / ".venv" / "bin").mkdir(parents=True)
         (service / ".venv" / "bin" / "python").write_text("of another machine")
         before = {path: path.stat().st_mtime_ns for path in service.rglob("*")}
-        port = free_port()
-        with composed(service, "compose.yaml", HOST_PORT=str(port)) as project:
+        with reserved_port() as port, composed(service, "compose.yaml", HOST_PORT=str(port)) as project:
             project.compose("up", "--detach", "--build")
             url = f"http://127.0.0.1:{port}/"
             until(lambda: answer(url) == {"Hello": "World"}, "the service")
@@ -458,7 +460,7 @@ def test_compose_watch_installs_what_the_lock_gains(
 ) -> None:
     service = render(package_manager=package_manager)
     lock = service / ("uv.lock" if package_manager == "uv" else "requirements-dev.txt")
-    with composed(service, "compose.yaml", HOST_PORT=str(free_port())) as project:
+    with reserved_port() as port, composed(service, "compose.yaml", HOST_PORT=str(port)) as project:
         project.compose("up", "--detach", "--build")
         first = project.container
         watch = subprocess.Popen(

@@ -7,7 +7,6 @@ import os
 import pty
 import re
 import shlex
-import shutil
 import signal
 import socket
 import struct
@@ -23,6 +22,7 @@ import yaml
 
 from tests.clones import ENVIRONMENT, clone, commit, run, tracked
 from tests.conftest import Render, Services
+from tests.containers import docker, unique, why_no_engine
 from tests.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
 from tests.waiting import until
 
@@ -339,27 +339,32 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
-def followed() -> Iterator[Any]:
+def followed() -> list[Any]:
     """The pages with commands; those that begin in a service of their reader's are about containers."""
+    pages = []
     for name in DOCS:
         if "```shell" in page(name):
             begins_with_a_copy = "copier copy" in page(name)
             mark = pytest.mark.project if begins_with_a_copy else pytest.mark.docker
-            yield pytest.param(name, begins_with_a_copy, id=name, marks=[mark])
+            pages.append(pytest.param(name, begins_with_a_copy, id=name, marks=[mark]))
+    return pages
 
 
 @pytest.fixture
-def no_containers_left(tmp_path: Path, environment: dict[str, str]) -> Iterator[None]:
-    yield
-    service = tmp_path / "orders-api"
-    if (service / "compose.yaml").exists() and shutil.which("docker"):
-        run("docker", "rm", "--force", "orders-api", cwd=service, env=environment)
-        for file in ("compose.yaml", "compose.prod.yaml"):
-            down = ["docker", "compose", "--file", file, "down", "--volumes"]
-            run(*down, cwd=service, env=environment | {"TAG": "any"})
+def reader(environment: dict[str, str]) -> Iterator[str]:
+    """What the reader's service is called, so that nobody's containers and images are taken for it."""
+    name = unique("orders")
+    yield name
+    if why_no_engine():
+        return
+    for kind, removal in (("container", "rm --force"), ("network", "network rm"), ("image", "rmi --force")):
+        found = docker(
+            kind, "ls", "--quiet", f"--filter={'reference' if kind == 'image' else 'name'}={name}*"
+        )
+        for identifier in set(found.split()):
+            docker(*removal.split(), identifier)
 
 
-@pytest.mark.usefixtures("no_containers_left")
 @pytest.mark.parametrize(("name", "begins_with_a_copy"), followed())
 def test_a_page_can_be_followed(
     name: str,
@@ -367,11 +372,12 @@ def test_a_page_can_be_followed(
     address: str,
     environment: dict[str, str],
     port: int,
+    reader: str,
     render: Render,
     serve: Callable[[str, Path], None],
     tmp_path: Path,
 ) -> None:
-    folder = tmp_path if begins_with_a_copy else render("orders-api")
+    folder = tmp_path if begins_with_a_copy else render(reader)
     if not begins_with_a_copy:
         run("git", "init", "--quiet", cwd=folder)
         commit(folder, "Start from copier-fastapi")
@@ -380,6 +386,8 @@ def test_a_page_can_be_followed(
     for language, block in blocks(page(name)):
         script = block.replace("<URL>", shlex.quote(address))
         script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
+        if not begins_with_a_copy:
+            script = script.replace("orders-api", reader)
         if language == "diff":
             (tmp_path / "edit.diff").write_text(block)
             done = run("git", "apply", tmp_path / "edit.diff", cwd=folder)
