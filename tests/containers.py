@@ -85,9 +85,13 @@ class Container:
 
     def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()) -> None:
         self.name = unique("container")
-        docker(
-            "run", "--detach", f"--name={self.name}", "--publish=127.0.0.1::8000", *options, image, *command
-        )
+        arguments = [f"--name={self.name}", "--publish=127.0.0.1::8000", *options, image, *command]
+        try:
+            docker("run", "--detach", *arguments)
+        except DockerError:
+            # Where it could not be started, it was made all the same.
+            self.remove()
+            raise
 
     def __enter__(self) -> Self:
         return self
@@ -95,6 +99,9 @@ class Container:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        self.remove()
+
+    def remove(self) -> None:
         docker("rm", "--force", "--volumes", self.name)
 
     def inspect(self, path: str) -> Any:
