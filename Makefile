@@ -3,6 +3,7 @@
 #   make demo                   render a service, test it and serve it; PORT chooses the port
 #   make test                   every test that this machine can run
 #   make test-fast              those that install nothing
+#   make test-updates           services of every commit, updated, and more generated histories
 #   make lint
 #   make lock                   lock the rendered services' dependencies anew
 #
@@ -13,7 +14,7 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: demo test test-fast lint lock
+.PHONY: demo test test-fast test-updates lint lock
 
 demo: .venv/installed
 	@$(RUN) python scripts/demo.py
@@ -23,6 +24,9 @@ test: .venv/installed
 
 test-fast: .venv/installed
 	$(PYTEST) -m "not project and not docker and not update" $(ARGS)
+
+test-updates: .venv/installed
+	$(PYTEST) -m update --all-commits $(ARGS)
 
 lint: .venv/installed
 	$(RUN) ruff check

@@ -20,6 +20,11 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--update-snapshots", action="store_true", help="accept the container files as they are rendered now"
     )
+    parser.addoption(
+        "--all-commits",
+        action="store_true",
+        help="update services of every commit, and more generated histories",
+    )
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
@@ -37,10 +42,18 @@ def _compile_each_source_once() -> None:
     compile_source: Any = jinja2.Environment.compile
     compiled: dict[Any, Any] = {}
 
-    def compile_once(env: jinja2.Environment, source: Any, *args: Any, **options: Any) -> Any:
-        key = (type(env), env.trim_blocks, source, args, tuple(options.items()))
+    # The file's name is only for tracebacks, and each clone of the template has another one.
+    def compile_once(
+        env: jinja2.Environment,
+        source: Any,
+        name: Any = None,
+        filename: Any = None,
+        *args: Any,
+        **options: Any,
+    ) -> Any:
+        key = (type(env), env.trim_blocks, source, name, args, tuple(options.items()))
         if key not in compiled:
-            compiled[key] = compile_source(env, source, *args, **options)
+            compiled[key] = compile_source(env, source, name, filename, *args, **options)
         return compiled[key]
 
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign,assignment]

@@ -1,0 +1,279 @@
+"""Services with owners: copied from a commit of the template, put into git, edited, and updated."""
+
+import functools
+import os
+import re
+import shutil
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import copier
+import plumbum
+
+from tests.clones import commit, git, tracked
+from tests.matrix import ROOT
+
+Files = dict[str, bytes]
+
+# What a service is rendered from.
+TEMPLATE = ("copier.yml", "includes", "template")
+ANSWERS_FILE = ".copier-answers.yml"
+
+
+@contextmanager
+def light_git(empty: Path) -> Iterator[None]:
+    """Let Copier's many git repositories begin without sample hooks, and without anybody's settings."""
+    empty.mkdir(exist_ok=True)
+    settings = {"GIT_TEMPLATE_DIR": str(empty), "GIT_CONFIG_GLOBAL": os.devnull}
+    with plumbum.local.env(**settings):
+        yield
+
+
+# Repositories of the template
+
+
+def packed(repository: Path) -> Path:
+    """The same repository in few files: each update clones it five times."""
+    git(repository, "repack", "-adq")
+    git(repository, "prune-packed", "--quiet")
+    return repository
+
+
+def template_alone(folder: Path) -> Path:
+    """A repository of one commit with what is rendered, as it is on disk now."""
+    folder.mkdir(parents=True)
+    for name in tracked(*TEMPLATE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    git(folder, "init", "--quiet", "--initial-branch", "main")
+    commit(folder, "The working tree")
+    return packed(folder)
+
+
+def template_with_history(folder: Path) -> Path:
+    """A clone of this repository whose newest commit is the working tree."""
+    git(folder.parent, "clone", "--quiet", "--no-tags", "--no-hardlinks", str(ROOT), folder.name)
+    for name in TEMPLATE:
+        git(folder, "rm", "-r", "--quiet", "--", name)
+    for name in tracked(*TEMPLATE):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copy(ROOT / name, folder / name)
+    git(folder, "add", "--all")
+    git(folder, "commit", "--quiet", "--allow-empty", "--message", "The working tree")
+    return packed(folder)
+
+
+@functools.cache
+def why_no_history() -> str:
+    """Why older commits can't be read here, or "" where they can."""
+    if not (ROOT / ".git").exists():
+        return "this is no git repository, so there are no older commits"
+    if git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true":
+        return "this is a shallow clone, so older commits are missing: git fetch --unshallow"
+    return ""
+
+
+def commits_that_render_anew() -> list[str]:
+    """The commits that changed what is rendered, the oldest first."""
+    return git(ROOT, "log", "--reverse", "--format=%h", "--", *TEMPLATE).split()
+
+
+def spread(items: Sequence[str], number: int) -> list[str]:
+    """The first, the last, and others at even distances."""
+    if len(items) <= number:
+        return list(items)
+    return [items[round(place * (len(items) - 1) / (number - 1))] for place in range(number)]
+
+
+# The life of a service
+
+
+def copy(template: Path, service: Path, ref: str | None = None, **answers: Any) -> Path:
+    """What `copier copy --defaults` makes, without trust."""
+    copier.run_copy(
+        str(template), service, data=answers, vcs_ref=ref, defaults=True, quiet=True, unsafe=False
+    )
+    return service
+
+
+def update(service: Path, **answers: Any) -> None:
+    """What `copier update --defaults --data name=value` does, without trust."""
+    copier.run_update(service, data=answers, defaults=True, quiet=True, overwrite=True, unsafe=False)
+
+
+def own(service: Path) -> Path:
+    """Put a service into git, as its owner does first."""
+    git(service, "init", "--quiet", "--template=", "--initial-branch", "main")
+    commit(service, "Start from copier-fastapi")
+    return service
+
+
+def files(service: Path) -> Files:
+    """Everything in a service but git's own files."""
+    return {
+        path.relative_to(service).as_posix(): path.read_bytes()
+        for path in service.rglob("*")
+        if path.is_file() and ".git" not in path.relative_to(service).parts
+    }
+
+
+def deleted(service: Path) -> list[str]:
+    """The files that an update deleted, listed as the message before it says."""
+    return git(service, "diff", "--diff-filter=D", "--name-only").splitlines()
+
+
+def conflicts(service: Path) -> set[str]:
+    """The files that git calls unmerged: `git status` shows them, `git commit` refuses them."""
+    return set(git(service, "diff", "--name-only", "--diff-filter=U").split())
+
+
+MARKER = re.compile(rb"^(<{7}|>{7}) ", re.MULTILINE)
+
+
+def with_markers(service: Path) -> set[str]:
+    return {name for name, text in files(service).items() if MARKER.search(text)}
+
+
+def added_lines(before: Files, after: Files) -> dict[str, list[bytes]]:
+    """The lines that an owner wrote, by file, empty ones left out."""
+    written = {}
+    for name, text in after.items():
+        new = Counter(filter(None, text.splitlines()))
+        if added := new - Counter(before.get(name, b"").splitlines()):
+            written[name] = list(added.elements())
+    return written
+
+
+def lost_lines(written: dict[str, list[bytes]], after: Files) -> dict[str, list[bytes]]:
+    """Of the lines that an owner wrote, those that are no longer there; a file that is gone lost all."""
+    lost = {}
+    for name, lines in written.items():
+        if name not in after:
+            lost[name] = lines
+        elif missing := Counter(lines) - Counter(after[name].splitlines()):
+            lost[name] = list(missing.elements())
+    return lost
+
+
+# What owners do
+
+Edit = Callable[[Path], None]
+
+
+def replace(file: Path, pattern: str, replacement: str) -> None:
+    """Change the first place that matches; a file without one is no test of anything."""
+    text, count = re.subn(pattern, replacement, file.read_text(), count=1, flags=re.MULTILINE)
+    assert count, f"nothing in {file.name} matches {pattern}"
+    file.write_text(text)
+
+
+ORDERS = '''"""What the service is for."""
+
+from fastapi import APIRouter
+
+router = APIRouter(prefix="/orders", tags=["orders"])
+
+
+@router.get("/{number}")
+async def read_order(number: int) -> dict[str, int]:
+    return {"number": number}
+'''
+
+ORDERS_IN_MAIN = """
+
+@app.get("/orders/{number}")
+async def read_order(number: int) -> dict[str, int]:
+    return {"number": number}
+"""
+
+TEST_ORDERS = """from httpx2 import AsyncClient
+
+
+async def test_an_order_is_read(client: AsyncClient) -> None:
+    response = await client.get("/orders/5")
+    assert response.json() == {"number": 5}
+"""
+
+
+def add_a_route(service: Path) -> None:
+    (service / "tests/test_orders.py").write_text(TEST_ORDERS)
+    if (service / "app").exists():
+        (service / "app/orders.py").write_text(ORDERS)
+        include_the_route(service / "app/main.py")
+    else:
+        main = service / "main.py"
+        main.write_text(main.read_text() + ORDERS_IN_MAIN)
+
+
+def include_the_route(main: Path) -> None:
+    replace(main, r"^(from app import .*)$", r"\1, orders")
+    replace(main, r"^(app\.include_router\(items\.router\))$", r"\1\napp.include_router(orders.router)")
+
+
+def delete_the_example(service: Path) -> None:
+    (service / "tests/test_items.py").unlink()
+    if (service / "app").exists():
+        (service / "app/items.py").unlink()
+        exclude_the_example(service / "app/main.py")
+    else:
+        replace(service / "main.py", r"^class Item\(BaseModel\):\n(    .*\n)+\n\n", "")
+        replace(service / "main.py", r"^from pydantic import BaseModel\n", "")
+        replace(service / "main.py", r'^\n\n@app\.get\("/items/\{item_id\}"\)\n.*\n    .*\n', "")
+
+
+def exclude_the_example(main: Path) -> None:
+    replace(main, r"\bitems, ", "")
+    replace(main, r"^app\.include_router\(items\.router\)\n", "")
+
+
+def add_a_dependency(service: Path) -> None:
+    replace(service / "pyproject.toml", r"^dependencies = \[\n", 'dependencies = [\n    "anyio>=4",\n')
+
+
+def change_a_pin(service: Path) -> None:
+    replace(service / "pyproject.toml", r'^(    "pytest[^"]+)",$', r'\1,<99",')
+
+
+def add_to_the_dockerfile(service: Path) -> None:
+    if (service / "Dockerfile").exists():
+        replace(service / "Dockerfile", r"^(STOPSIGNAL .*)$", r"ENV ORDERS_LIMIT=10\n\1")
+
+
+def add_to_the_compose_file(service: Path) -> None:
+    if (service / "compose.yaml").exists():
+        replace(service / "compose.yaml", r"^    ports:\n", "    hostname: orders\n    ports:\n")
+
+
+def rewrite_the_readme(service: Path) -> None:
+    (service / "README.md").write_text("# Orders\n\nOurs alone. Ask Kim before you deploy.\n")
+
+
+def leave_notes_everywhere(service: Path) -> None:
+    folders = {path.parent for path in service.rglob("*") if ".git" not in path.relative_to(service).parts}
+    for folder in folders | {service / "docs"}:
+        folder.mkdir(exist_ok=True)
+        (folder / "notes.txt").write_text(f"{folder.name} is ours.\n" if folder != service else "Ours.\n")
+
+
+EDITS: tuple[Edit, ...] = (
+    add_a_route,
+    delete_the_example,
+    add_a_dependency,
+    change_a_pin,
+    add_to_the_dockerfile,
+    add_to_the_compose_file,
+    rewrite_the_readme,
+    leave_notes_everywhere,
+)
+
+
+def live_in(service: Path, edits: Sequence[Edit] = EDITS) -> dict[str, list[bytes]]:
+    """Edit and commit as an owner does; the lines that the owner wrote, by file."""
+    before = files(service)
+    for edit in edits:
+        edit(service)
+    commit(service, "Ours")
+    return added_lines(before, files(service))
