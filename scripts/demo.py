@@ -59,7 +59,9 @@ def chosen_port() -> int:
 def newest_python() -> str:
     """The newest Python that the template offers and this machine has."""
     choices = yaml.safe_load((ROOT / "copier.yml").read_text())["python_version"]["choices"].values()
-    offered = sorted(choices, key=lambda version: tuple(map(int, version.split("."))), reverse=True)
+    # A choice with a validator is a mapping.
+    versions = [choice["value"] if isinstance(choice, dict) else choice for choice in choices]
+    offered = sorted(versions, key=lambda version: tuple(map(int, version.split("."))), reverse=True)
     for version in offered:
         find = ["uv", "python", "find", "--system", "--no-project", "--no-python-downloads", version]
         if subprocess.run(find, capture_output=True).returncode == 0:
