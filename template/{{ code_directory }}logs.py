@@ -4,6 +4,7 @@ import json
 import logging
 import logging.config
 import os
+import random
 import re
 import sys
 import time
@@ -100,7 +101,7 @@ class LogMiddleware:
     async def serve(self, scope: Scope, receive: Receive, send: Send) -> None:
         started_at = time.perf_counter()
         status = 0
-        identifier = os.urandom(16).hex().encode()
+        identifier = b"%032x" % random.getrandbits(128)
         for name, value in scope["headers"]:
             if name == b"x-request-id" and self.VALID_ID.fullmatch(value):
                 identifier = value

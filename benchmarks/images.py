@@ -1,0 +1,145 @@
+"""The image: its size, its builds, beside what guides have.
+
+`--only rebuild` leaves the builds without a cached layer out: they take minutes.
+"""
+
+import shutil
+import subprocess
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from benchmarks.comparing import Options, Row, alternate, pairs
+from benchmarks.services import rendered
+from tests.containers import build, docker, unique
+from tests.matrix import DEFAULTS
+
+BASE = f"python:{DEFAULTS['python_version']}-slim-trixie"
+MAIN = """
+from fastapi import FastAPI
+
+app = FastAPI()
+
+
+@app.get("/items/{item_id}")
+async def read_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
+    return {"item_id": item_id, "q": q}
+"""
+# What guides have, in our own words, each with the same packages as the service.
+RECIPES = {
+    "COPY . . and pip install": """
+FROM {base}
+WORKDIR /code
+COPY . .
+RUN pip install --no-cache-dir --break-system-packages -r requirements.txt
+CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
+""",
+    "one stage, packages first": """
+FROM {base}
+WORKDIR /code
+COPY requirements.txt .
+RUN pip install --no-cache-dir --break-system-packages -r requirements.txt
+COPY . .
+CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
+""",
+    "two stages with uv": """
+FROM {base} AS build
+COPY --from=ghcr.io/astral-sh/uv:0.13.9 /uv /bin/
+ENV UV_COMPILE_BYTECODE=1 UV_LINK_MODE=copy
+WORKDIR /code
+COPY requirements.txt .
+RUN --mount=type=cache,target=/root/.cache/uv uv venv .venv && uv pip install -r requirements.txt
+COPY . .
+FROM {base}
+COPY --from=build /code /code
+WORKDIR /code
+ENV PATH=/code/.venv/bin:$PATH
+CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
+""",
+}
+
+
+@dataclass
+class Case:
+    """A folder with a Dockerfile, and the file of it that an owner edits."""
+
+    folder: Path
+    edited: Path
+    tag: str
+
+
+def cases(folder: Path) -> dict[str, Case]:
+    service = rendered(folder / "service", project_name="orders-api")
+    found = {"service": Case(service, service / "app" / "items.py", unique("bench"))}
+    pip = rendered(folder / "pip", project_name="orders-api", package_manager="pip")
+    for number, (name, dockerfile) in enumerate(RECIPES.items()):
+        recipe = folder / f"recipe{number}"
+        recipe.mkdir()
+        (recipe / "Dockerfile").write_text(dockerfile.format(base=BASE).lstrip())
+        shutil.copy(pip / "requirements.txt", recipe)
+        (recipe / "main.py").write_text(MAIN)
+        found[name] = Case(recipe, recipe / "main.py", unique("bench"))
+    return found
+
+
+def timed(case: Case, *options: str) -> float:
+    begun = time.perf_counter()
+    build(case.folder, case.tag, *options)
+    return time.perf_counter() - begun
+
+
+def after_an_edit(case: Case) -> float:
+    with case.edited.open("a") as file:
+        file.write(f"\nEDITED = {time.monotonic_ns()}\n")
+    return timed(case)
+
+
+def size(tag: str) -> float:
+    return float(docker("image", "inspect", "--format={{.Size}}", tag)) / 1e6
+
+
+def packages(tag: str) -> float:
+    """The files of the locked packages with their bytecode, installed by uv outside of the image's build."""
+    script = "du -sb --apparent-size /opt/venv | cut -f1"
+    run = subprocess.run(
+        ["docker", "run", "--rm", "--entrypoint=sh", tag, "-c", script],
+        check=True,
+        capture_output=True,
+        text=True,
+    )
+    return float(run.stdout) / 1e6
+
+
+def measure(folder: Path, options: Options) -> list[Row]:
+    found = cases(folder)
+    rows = []
+    try:
+        for case in found.values():
+            build(case.folder, case.tag)
+        sizes = {name: [size(case.tag) - size(BASE)] for name, case in found.items()}
+        sizes["its locked packages"] = [packages(found["service"].tag)]
+        rows += pairs(
+            "images", "over the base image", "MB", sizes, "its locked packages", *RECIPES, reach=1.05
+        )
+        service = found["service"]
+        edits: dict[str, Callable[[], float]] = {
+            "service, a line edited": lambda: after_an_edit(service),
+            "no edit": lambda: timed(service),
+        }
+        for name in RECIPES:
+            edits[name] = lambda case=found[name]: after_an_edit(case)  # type: ignore[misc]
+        rebuilt = alternate(edits, options.rounds)
+        rows += pairs("images", "rebuild", "s", rebuilt, "no edit", *RECIPES, reach=1.5)
+        if not options.wanted("cold"):
+            return rows
+        cold: dict[str, Callable[[], float]] = {
+            name: (lambda case=case: timed(case, "--no-cache"))  # type: ignore[misc]
+            for name, case in found.items()
+        }
+        built = alternate(cold, min(2, options.rounds))
+        rows += pairs("images", "build without a cached layer", "s", built, *RECIPES)
+    finally:
+        for case in found.values():
+            docker("image", "rm", "--force", case.tag)
+    return rows

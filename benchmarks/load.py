@@ -1,0 +1,110 @@
+"""A server on one core, wrk on another."""
+
+import os
+import re
+import shutil
+import subprocess
+import tempfile
+import time
+import urllib.request
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+CONNECTIONS = 32
+UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
+
+
+def cores() -> tuple[str, str]:
+    """The core of the server and the one of everything else."""
+    mine = sorted(os.sched_getaffinity(0))
+    if len(mine) < 2:
+        raise SystemExit("Throughput needs two cores: one for the server, one for wrk.")
+    return str(mine[0]), str(mine[1])
+
+
+def needs_wrk() -> None:
+    for tool, package in (("wrk", "wrk"), ("taskset", "util-linux")):
+        if not shutil.which(tool):
+            raise SystemExit(f"{tool} is not on this machine. On Debian or Ubuntu: apt-get install {package}")
+
+
+@dataclass
+class Load:
+    """What wrk found, with the 99th percentile in milliseconds.
+
+    `per_cpu_second` is what the server's core would answer if nobody else used it: on a machine that
+    other programs share, it holds still where `rate` does not.
+    """
+
+    rate: float
+    per_cpu_second: float
+    p99: float
+
+
+def wrk(url: str, seconds: float, server: int) -> Load:
+    used = cpu_seconds(server)
+    text = subprocess.run(
+        [
+            *("taskset", "-c", cores()[1], "wrk", "-t1", f"-c{CONNECTIONS}", "--latency"),
+            *(f"-d{round(seconds)}", url),
+        ],
+        check=True,
+        capture_output=True,
+        text=True,
+    ).stdout
+    used = cpu_seconds(server) - used
+    count = re.search(r"(\d+) requests in", text)
+    rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
+    p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
+    if not count or not rate or not p99 or "Non-2xx" in text or "Socket errors" in text:
+        raise SystemExit(f"unusable run:\n{text}")
+    return Load(float(rate[1]), int(count[1]) / used, float(p99[1]) * UNITS[p99[2]])
+
+
+def cpu_seconds(session: int) -> float:
+    """What a server and all that it started have used."""
+    ticks = 0
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        try:
+            fields = stat.read_text().rpartition(")")[2].split()
+        except (FileNotFoundError, ProcessLookupError):
+            continue
+        if int(fields[3]) == session:
+            ticks += int(fields[11]) + int(fields[12])
+    return ticks / os.sysconf("SC_CLK_TCK")
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=20) as response:
+            return bool(response.status == 200)
+    except OSError:
+        return False
+
+
+@contextmanager
+def pinned(command: list[str], folder: Path, env: dict[str, str], url: str) -> Iterator[int]:
+    """A server that answers, on its own core. Its log goes to a file: a reader would need a core."""
+    server_core, _ = cores()
+    with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
+        server = subprocess.Popen(
+            ["taskset", "-c", server_core, *command],
+            cwd=folder,
+            env=env,
+            stdout=output,
+            stderr=errors,
+            start_new_session=True,
+        )
+        try:
+            end = time.monotonic() + 60
+            while not answers(url):
+                if server.poll() is not None or time.monotonic() > end:
+                    errors.seek(0)
+                    raise SystemExit(f"{' '.join(command)} did not start:\n{errors.read().decode()}")
+                time.sleep(0.05)
+            yield server.pid
+        finally:
+            server.terminate()
+            server.wait(60)

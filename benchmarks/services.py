@@ -1,0 +1,56 @@
+"""The services that are measured, and the bare applications that they are measured against."""
+
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+from tests.matrix import DEFAULTS, ROOT, Answers
+from tests.running import deployed, install_script, run, variables
+
+BARE = Path(__file__).with_name("bare.py")
+
+
+def rendered(folder: Path, **answers: Any) -> Path:
+    """A service of the working tree's template with these answers, beside the defaults."""
+    data = [f"--data={name}={value}" for name, value in answers.items()]
+    copy = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD", *data]
+    subprocess.run(
+        [*copy, str(ROOT), str(folder)],
+        check=True,
+        # The working tree's changes are in what is rendered, and Copier says so.
+        capture_output=True,
+    )
+    return folder
+
+
+def installed(folder: Path, **answers: Any) -> Path:
+    """The same with its locked packages, for this machine alone to reach."""
+    service = rendered(folder, **answers)
+    for name in ("README.md", "gunicorn.conf.py", "granian_server.py"):
+        if (service / name).exists():
+            text = (service / name).read_text()
+            (service / name).write_text(text.replace("0.0.0.0", "127.0.0.1"))
+    chosen: Answers = DEFAULTS | answers
+    run(install_script(service, chosen), service)
+    return service
+
+
+def own_command(service: Path, server: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """How its README deploys the service."""
+    command, env = deployed(service, port)
+    return [*command, *(["--host", "127.0.0.1"] if server == "fastapi" else [])], env
+
+
+def bare_command(service: Path, server: str, name: str, port: int) -> tuple[list[str], dict[str, str]]:
+    """How one would start an application of `bare.py` under the same server, with no line for a request."""
+    application = f"bare:{name}"
+    address = ["--host", "127.0.0.1", "--port", str(port)]
+    gunicorn = ["--no-control-socket", "--log-level=warning", f"--bind=127.0.0.1:{port}"]
+    commands = {
+        "uvicorn": ["uvicorn", application, "--no-access-log", "--log-level=warning", *address],
+        "fastapi": ["fastapi", "run", "--entrypoint", application, *address],
+        "gunicorn": ["gunicorn", application, "--worker-class=uvicorn_worker.UvicornWorker", *gunicorn],
+        "granian": ["granian", application, "--interface=asgi", *address],
+    }
+    return commands[server], variables(service)

@@ -1,0 +1,65 @@
+"""Requests per second and p99 of the default service, access log on, under each server."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+from benchmarks.comparing import Options, Row, Samples, alternate, pairs
+from benchmarks.load import needs_wrk, pinned, wrk
+from benchmarks.services import BARE, bare_command, installed, own_command
+from tests.matrix import values
+from tests.running import reserved_port
+
+SIDES = {
+    "service": "",
+    "bare FastAPI": "fastapi",
+    "bare FastAPI with its routers": "routers",
+    "bare Starlette": "starlette",
+    "bare ASGI": "asgi",
+}
+
+
+def measure(folder: Path, options: Options) -> list[Row]:
+    needs_wrk()
+    rows = []
+    for server in values("server"):
+        if options.wanted(server):
+            rows += under(server, folder, options)
+    return rows
+
+
+def under(server: str, folder: Path, options: Options) -> list[Row]:
+    service = installed(folder / server, server=server)
+    # Not beside the service, whose gunicorn.conf.py it would read.
+    elsewhere = folder / f"{server}-bare"
+    elsewhere.mkdir()
+    shutil.copy(BARE, elsewhere)
+    rates: Samples = {side: [] for side in SIDES}
+    tails: Samples = {side: [] for side in SIDES}
+
+    def side(name: str, application: str) -> Callable[[], float]:
+        def loaded() -> float:
+            with reserved_port() as port:
+                assert port
+                if application:
+                    command, env = bare_command(service, server, application, port)
+                else:
+                    command, env = own_command(service, server, port)
+                url = f"http://127.0.0.1:{port}/items/5?q=x"
+                with pinned(command, elsewhere if application else service, env, url) as pid:
+                    wrk(url, 1, pid)
+                    load = wrk(url, options.seconds, pid)
+            rates[name].append(load.rate)
+            tails[name].append(load.p99)
+            return load.per_cpu_second
+
+        return loaded
+
+    sides = {name: side(name, application) for name, application in SIDES.items()}
+    counts = alternate(sides, options.rounds)
+    against = list(SIDES)[1:]
+    return [
+        *pairs("throughput", server, "requests per CPU second", counts, *against, reach=0.9),
+        *pairs("throughput", f"{server}, by the clock", "requests/s", rates, "bare FastAPI"),
+        *pairs("throughput", f"{server}, p99", "ms", tails, "bare FastAPI"),
+    ]

@@ -1,0 +1,152 @@
+"""What the default service loads, holds and does, without timing anything: benchmarks/ times it."""
+
+import json
+import re
+import tomllib
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from tests.conftest import Render
+from tests.containers import HARDENED, Container, build, docker, unique
+from tests.matrix import DEFAULTS, values
+from tests.running import install, missing_python, run
+
+# What the import of the application brings in, beside Python's own: each one is memory and start time.
+IMPORTED = {
+    "annotated_doc",
+    "annotated_types",
+    "anyio",
+    "app",
+    "dotenv",
+    "fastapi",
+    "idna",
+    "opentelemetry",
+    "pydantic",
+    "pydantic_core",
+    "pydantic_settings",
+    "starlette",
+    "typing_extensions",
+    "typing_inspection",
+}
+
+# The standard library's own, and what a tool puts in front of it.
+NAMES = """
+import sys
+before = {name.partition(".")[0] for name in sys.modules}
+import app.main
+after = {name for name in sys.modules if not name.startswith("_")}
+packages = {name.partition(".")[0] for name in after} - before - set(sys.stdlib_module_names)
+print(*sorted(packages))
+print(*sorted(name for name in after if name.startswith("opentelemetry")))
+"""
+
+REQUESTS = """
+import asyncio, os, sys
+from app.main import app
+written = []
+class Out:
+    def write(self, text): written.append(text)
+    def flush(self): pass
+sys.stdout = Out()
+async def receive(): return {"type": "http.request", "body": b"", "more_body": False}
+async def send(message): sent.append(message["type"])
+for path in ("/items/5", "/health/live", "/items/x"):
+    written.clear()
+    sent = []
+    scope = {"type": "http", "method": "GET", "path": path, "raw_path": path.encode(), "query_string": b"",
+             "headers": [], "client": ("127.0.0.1", 5), "server": ("127.0.0.1", 8000), "scheme": "http",
+             "http_version": "1.1", "root_path": "", "asgi": {"version": "3.0"}}
+    asyncio.run(app(scope, receive, send))
+    print(path, len(written), *sent, file=sys.stderr)
+"""
+
+
+@pytest.fixture(scope="module")
+def service(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The default service, installed."""
+    if missing := missing_python(DEFAULTS["python_version"]):
+        pytest.skip(missing)
+    service = render_to(tmp_path_factory.mktemp("service") / "orders-api")
+    install(service, DEFAULTS, tmp_path_factory.mktemp("shared"))
+    return service
+
+
+@pytest.mark.project
+@pytest.mark.xdist_group("performance")
+class TestInstalled:
+    def test_importing_the_application_loads_no_package_but_these(self, service: Path) -> None:
+        (service / "names.py").write_text(NAMES)
+        packages, _ = run("python names.py", service).splitlines()
+        assert set(packages.split()) <= IMPORTED
+
+    def test_no_opentelemetry_sdk_is_loaded(self, service: Path) -> None:
+        (service / "names.py").write_text(NAMES)
+        _, opentelemetry = run("python names.py", service).splitlines()
+        assert [name for name in opentelemetry.split() if "sdk" in name or "exporter" in name] == []
+
+    def test_a_request_is_one_write_and_a_probe_is_none(self, service: Path) -> None:
+        (service / "requests_made.py").write_text(REQUESTS)
+        printed = run("python requests_made.py", service, ENVIRONMENT="production")
+        answer = "http.response.start http.response.body"
+        assert printed.splitlines() == [
+            f"/items/5 1 {answer}",
+            f"/health/live 0 {answer}",
+            f"/items/x 1 {answer}",
+        ]
+
+
+# The runtime's own layers, above those of the base image: nothing is copied twice.
+LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY /code /code"]
+
+
+@pytest.mark.docker
+@pytest.mark.parametrize("package_manager", values("package_manager"))
+def test_the_image_is_its_base_and_the_locked_packages_and_the_code(
+    render: Render, package_manager: str
+) -> None:
+    service = render(package_manager=package_manager)
+    tag = unique("image")
+    build(service, tag)
+    try:
+        history = docker("history", "--no-trunc", "--format={{json .}}", tag).splitlines()
+        steps = [str(json.loads(step)["CreatedBy"]) for step in history]
+        own = steps[: next(number for number, step in enumerate(steps) if step.startswith("ENV PATH=/opt"))]
+        layers = [step for step in reversed(own) if step.startswith(("WORKDIR", "COPY", "RUN", "ADD"))]
+        assert [step.removesuffix(" # buildkit") for step in layers] == LAYERS
+        with Container(tag, *HARDENED) as container:
+            found = container.python(
+                "import sys\n"
+                "from importlib.metadata import distributions\n"
+                "for d in distributions(path=[p for p in sys.path if p.startswith('/opt')]):\n"
+                "    print(f'{d.name}=={d.version}'.lower().replace('_', '-'))"
+            )
+        assert set(found.split()) == locked(service)
+    finally:
+        docker("image", "rm", "--force", tag)
+
+
+def locked(service: Path) -> set[str]:
+    """The packages and versions that the service's lock gives a Linux machine without the tools."""
+    if (service / "requirements.txt").exists():
+        text = (service / "requirements.txt").read_text()
+        pinned = re.findall(r"^([\w.-]+)==([\w.]+)(.*)$", text, re.MULTILINE)
+        return {f"{name}=={version}" for name, version, rest in pinned if "win32'" not in on_windows(rest)}
+    lock = tomllib.loads((service / "uv.lock").read_text())
+    packages = {package["name"]: package for package in lock["package"]}
+    found: set[str] = set()
+    missing = ["orders-api"]
+    while missing:
+        name = missing.pop()
+        for dependency in packages[name].get("dependencies", []):
+            wanted = on_windows(dependency.get("marker", "")) == "" and dependency["name"] not in found
+            if wanted:
+                found.add(dependency["name"])
+                missing.append(dependency["name"])
+    return {f"{name}=={packages[name]['version']}" for name in found}
+
+
+def on_windows(marker: str) -> str:
+    """The marker, if it leaves Linux out."""
+    return marker if re.search(r"(sys_platform|platform_system) == '(win32|Windows)'", marker) else ""
