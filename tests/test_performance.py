@@ -44,12 +44,12 @@ print(*sorted(name for name in after if name.startswith("opentelemetry")))
 
 REQUESTS = """
 import asyncio, os, sys
-from app.main import app
 written = []
 class Out:
     def write(self, text): written.append(text)
     def flush(self): pass
 sys.stdout = Out()
+from app.main import app
 async def receive(): return {"type": "http.request", "body": b"", "more_body": False}
 async def send(message): sent.append(message["type"])
 for path in ("/items/5", "/health/live", "/items/x"):
