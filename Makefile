@@ -6,6 +6,7 @@
 #   make test-updates           services of every commit, updated, and more generated histories
 #   make lint
 #   make lock                   lock the rendered services' dependencies anew
+#   make bench                  measure against others; NAME chooses what, such as NAME=throughput
 #
 # PYTHON=python3.13 chooses the interpreter, ARGS="..." reaches the command.
 
@@ -14,7 +15,7 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: demo test test-fast test-updates lint lock
+.PHONY: demo test test-fast test-updates lint lock bench
 
 demo: .venv/installed
 	@$(RUN) python scripts/demo.py
@@ -37,6 +38,9 @@ lint: .venv/installed
 
 lock: .venv/installed
 	$(RUN) python scripts/lock.py $(ARGS)
+
+bench: .venv/installed
+	$(RUN) python -m benchmarks $(NAME) $(ARGS)
 
 # The uv that installs the rest is the locked one.
 .venv/installed: pyproject.toml uv.lock

@@ -1,4 +1,4 @@
-"""Measure what docs/performance.md says: `python -m benchmarks [NAME ...]`, each against something else.
+"""Measure what a default service costs, beside something else: `python -m benchmarks [NAME ...]`.
 
 Only ratios mean anything: both sides of each are measured in turn, in one run. Results go to
 benchmarks/results/, as JSON and as a table for each name.
