@@ -10,7 +10,7 @@ import jinja2
 import pytest
 
 from tests.containers import why_no_engine
-from tests.matrix import ASKED, ROOT, Answers, combinations, label
+from tests.matrix import ASKED, ROOT, Answers, label, telling
 
 Render = Callable[..., Path]
 Services = list[tuple[Answers, Path]]
@@ -93,9 +93,9 @@ def render(render_to: Callable[..., Path], tmp_path: Path) -> Render:
 
 @pytest.fixture(scope="session")
 def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Services:
-    """Every combination, side by side in one folder so that a tool can be run over all of them at once."""
+    """Services to look at, side by side in one folder so that a tool can be run over all of them at once."""
     folder = tmp_path_factory.mktemp("services")
     return [
         (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
-        for answers in combinations()
+        for answers in telling()
     ]

@@ -73,6 +73,24 @@ def covering(*names: str, **fixed: Any) -> list[Answers]:
     return chosen
 
 
+def telling() -> list[Answers]:
+    """What is rendered to look at files: every pair of choices, and every combination of those that shape files most.
+
+    Any two choices of a question are met by services that differ in nothing else.
+    """
+    shaping = ("package_manager", "server", "database", "cache")
+    plain = {name: DEFAULTS[name] for name in MATRIX if name not in shaping}
+    few = {name: DEFAULTS[name] for name in ("database", "cache")}
+    return _without_repetition(
+        [*combinations(**few), *combinations(*shaping, **plain), *covering()],
+    )
+
+
+def _without_repetition(found: list[Answers]) -> list[Answers]:
+    ordered = [{name: answers[name] for name in MATRIX} for answers in found]
+    return [answers for number, answers in enumerate(ordered) if answers not in ordered[:number]]
+
+
 def _pairs(answers: Answers) -> set[tuple[Any, ...]]:
     return set(itertools.combinations(sorted(answers.items()), 2))
 

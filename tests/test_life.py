@@ -23,6 +23,12 @@ def repository(pristine: Path, tmp_path: Path) -> Path:
     return tmp_path / "copier-fastapi"
 
 
+def template_of(repository: Path, name: str) -> Path:
+    """The file of the default service's package in the template."""
+    folder = repository / "template" / "{% if layout == 'package' %}app{% endif %}"
+    return folder / f"{{% if not with_database and not with_cache %}}{name}{{% endif %}}"
+
+
 def everything(folder: Path) -> dict[str, str]:
     return {
         path.relative_to(folder).as_posix(): path.read_text()
@@ -81,7 +87,7 @@ def test_an_update_brings_the_change_and_keeps_the_edit(copie: Any, repository: 
 def test_an_update_leaves_a_deleted_file_deleted(copie: Any, repository: Path, service: Any) -> None:
     git(service.project_dir, "rm", "--quiet", "app/items.py")
     commit(service.project_dir, "No items")
-    items = repository / "template" / "{% if layout == 'package' %}app{% endif %}" / "items.py"
+    items = template_of(repository, "items.py")
     items.write_text(items.read_text() + "# new\n")
     commit(repository, "Change the example")
 
@@ -102,7 +108,7 @@ def test_an_update_to_the_same_template_changes_nothing(copie: Any, service: Any
 def test_a_conflict_of_an_edit_and_an_update_is_visible(copie: Any, repository: Path, service: Any) -> None:
     for file, text in (
         (service.project_dir / "app" / "items.py", "mine"),
-        (repository / "template" / "{% if layout == 'package' %}app{% endif %}" / "items.py", "theirs"),
+        (template_of(repository, "items.py"), "theirs"),
     ):
         file.write_text(file.read_text().replace("The example to replace", text))
     commit(service.project_dir, "Mine")

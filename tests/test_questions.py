@@ -9,7 +9,7 @@ import pytest
 import yaml
 
 from tests.conftest import Render
-from tests.matrix import ASKED, CONFIGURATION, choices, combinations, refusal, values
+from tests.matrix import ASKED, CONFIGURATION, Answers, choices, combinations, refusal, values
 
 
 def answers_of(service: Path) -> dict[str, Any]:
@@ -150,3 +150,17 @@ def test_the_matrix_leaves_out_only_what_copier_refuses(refused: Refused) -> Non
     for answers in pairs:
         if answers not in allowed:
             assert refusal(answers) in refused(**answers)
+
+
+# The layout, which is asked after what needs a package
+
+
+@pytest.mark.parametrize("answer", [{"database": "sqlite"}, {"cache": "redis"}])
+def test_beside_a_database_or_a_cache_the_layout_is_a_package(render: Render, answer: Answers) -> None:
+    service = render(**answer)
+    assert (service / "app" / "main.py").exists()
+
+
+@pytest.mark.parametrize("answer", [{"database": "postgresql"}, {"cache": "redis"}])
+def test_a_single_file_has_no_place_for_a_database_or_a_cache(refused: Refused, answer: Answers) -> None:
+    assert "needs the layout package" in refused(layout="single-file", **answer)

@@ -52,6 +52,18 @@ ALWAYS = {
     "tests/test_logs.py",
     "tests/test_main.py",
 }
+WITH_DATABASE = {
+    "app/database.py",
+    "app/engine.py",
+    "app/errors.py",
+    "app/lifespan.py",
+    "app/models.py",
+    "migrations/env.py",
+    "migrations/script.py.mako",
+    "migrations/versions/0001_items.py",
+    "tests/test_database.py",
+    "tests/test_migrations.py",
+}
 BY_ANSWER = {
     ("layout", "package"): {
         f"app/{name}"
@@ -70,6 +82,10 @@ BY_ANSWER = {
     ("package_manager", "uv"): {"uv.lock"},
     ("server", "gunicorn"): {"gunicorn.conf.py"},
     ("server", "granian"): {"granian_server.py"},
+    ("database", "sqlite"): WITH_DATABASE,
+    ("database", "postgresql"): WITH_DATABASE,
+    ("database", "mysql"): WITH_DATABASE,
+    ("cache", "redis"): {"app/cache.py", "app/errors.py", "app/lifespan.py", "tests/test_cache.py"},
 }
 
 
@@ -125,7 +141,8 @@ def test_the_application_is_the_same_under_every_server(services: Services) -> N
     for answers, service in services:
         for path in service.rglob("*.py"):
             if path.name not in {"gunicorn.conf.py", "granian_server.py"}:
-                name = f"{answers['layout']}/{path.relative_to(service).as_posix()}"
+                layout = [answers["layout"], answers["database"], answers["cache"]]
+                name = f"{layout}/{path.relative_to(service).as_posix()}"
                 applications.setdefault(name, set()).add(path.read_text())
     assert {name for name, contents in applications.items() if len(contents) > 1} == set()
 
@@ -209,10 +226,16 @@ def test_any_description_survives_in_toml_and_python(source: jinja2.Environment,
         "description": text,
         "module_prefix": "app.",
         "code_directory": "app/",
+        "with_database": False,
+        "with_cache": False,
+        "with_database_server": False,
     }
     project = tomllib.loads(source.get_template("template/pyproject.toml.jinja").render(answers))
     assert project["project"]["description"] == text
-    main = "template/{% if layout == 'package' %}app{% endif %}/main.py.jinja"
+    main = (
+        "template/{% if layout == 'package' %}app{% endif %}/"
+        "{% if not with_database and not with_cache %}main.py{% endif %}.jinja"
+    )
     assert called_with(source.get_template(main).render(answers)).get("description", "") == text
 
 

@@ -145,7 +145,9 @@ def shared_lines(source: str) -> list[int]:
 
 
 def share_of_tags(source: str) -> float:
-    return len(lines_of(source)[0]) / max(1, source.count("\n"))
+    """How much of a file is blocks. What it imports from includes/ stands before it and hides nothing."""
+    imports = len(re.findall(r"^{% from .* %}$", source, re.MULTILINE))
+    return (len(lines_of(source)[0]) - imports) / max(1, source.count("\n"))
 
 
 def test_blocks_own_their_lines() -> None:
@@ -177,7 +179,7 @@ LISTS = {"template/.dockerignore.jinja", "template/pyproject.toml.jinja", "templ
 
 def too_noisy(name: str, source: str) -> bool:
     if name in LISTS:
-        return share_of_tags(source) > 0.45
+        return share_of_tags(source) > 0.5
     rendered = name.removesuffix(".jinja").replace("{% endif %}", "")
     return share_of_tags(source) > (0.1 if rendered.endswith(".py") else 0.2)
 
@@ -201,10 +203,6 @@ def test_a_file_of_too_many_tags_is_noticed() -> None:
 
 # Files
 
-# A file without answers that is a template all the same, and why.
-RENDERED_UNCHANGED = {"template/.gitignore.jinja": "as .gitignore it would hide files of the template itself"}
-
-
 def has_answers(source: str) -> bool:
     return bool(find_undeclared_variables(JINJA.parse(source)))
 
@@ -215,7 +213,7 @@ def test_only_a_file_with_answers_is_a_template() -> None:
         for name in HANDWRITTEN
         if name.startswith("template/") and not has_answers(text_of(name).replace("|", "~"))
     }
-    assert without == RENDERED_UNCHANGED.keys()
+    assert without == set()
 
 
 def test_a_template_without_answers_is_noticed() -> None:
