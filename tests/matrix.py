@@ -74,9 +74,9 @@ def covering(*names: str, **fixed: Any) -> list[Answers]:
 
 
 def telling() -> list[Answers]:
-    """What is rendered to look at files: every pair of choices, and every combination of those that shape files most.
+    """What is rendered to look at files: every pair of choices, and all of those that shape files most.
 
-    Any two choices of a question are met by services that differ in nothing else.
+    For any two choices of a question there are services that differ in nothing else.
     """
     shaping = ("package_manager", "server", "database", "cache")
     plain = {name: DEFAULTS[name] for name in MATRIX if name not in shaping}

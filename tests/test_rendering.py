@@ -97,7 +97,7 @@ def test_each_combination_has_exactly_its_files(services: Services) -> None:
 
 def test_nothing_of_jinja_is_left(services: Services) -> None:
     for path, text in texts(services):
-        assert not re.search(r"\{\{|\}\}|\{%|%\}|\{#|#\}", text), path
+        assert not re.search(r"\{\{|\{%|%\}|\{#|#\}", text), path
 
 
 def test_no_file_has_scars_of_removed_lines(services: Services) -> None:
@@ -106,7 +106,7 @@ def test_no_file_has_scars_of_removed_lines(services: Services) -> None:
             assert text == text.strip("\n") + "\n", f"{path} begins or ends with empty lines"
         assert "\r" not in text, path
         assert not re.search(r"[ \t]$", text, re.MULTILINE), f"{path} has trailing space"
-        allowed = 2 if path.suffix == ".py" else 1
+        allowed = 2 if path.suffix in {".py", ".mako"} else 1
         assert "\n" * (allowed + 2) not in text, f"{path} has a gap"
 
 

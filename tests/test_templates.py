@@ -203,6 +203,7 @@ def test_a_file_of_too_many_tags_is_noticed() -> None:
 
 # Files
 
+
 def has_answers(source: str) -> bool:
     return bool(find_undeclared_variables(JINJA.parse(source)))
 
