@@ -21,7 +21,7 @@ from typing import Any
 import filelock
 import httpx2
 
-from tests.matrix import Answers, values
+from tests.matrix import DEFAULTS, Answers, values
 from tests.waiting import until
 
 # Seconds that an answer or an end may take: a slow machine is no failure.
@@ -30,11 +30,11 @@ DEADLINE = 60.0
 PATIENCE = 600.0
 
 # The answers that decide what is installed: services that agree in them share an environment.
-INSTALLED_BY = ("python_version", "package_manager", "server")
+INSTALLED_BY = ("python_version", "package_manager", "server", "database", "cache")
 
 # Of this machine's variables, those that would change what a service or its tools do.
 CHANGES_A_SERVICE = re.compile(
-    r"(ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
+    r"(DATABASE_\w+|CACHE_\w+|ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
     r"|(UVICORN|FASTAPI|GUNICORN|GRANIAN|PYTEST|COV|MYPY|RUFF)_\w*|UV|UV_(PROJECT|PYTHON|RUN|NO_SYNC)\w*)"
 )
 
@@ -127,7 +127,8 @@ def install_script(service: Path, answers: Answers) -> str:
     """
     if answers["package_manager"] == "uv":
         return "uv sync --locked" if (service / "uv.lock").exists() else "uv sync"
-    venv, *others, _ = commands(service, "Run")
+    lines = commands(service, "Run")
+    venv, *others = lines[: lines.index("pip install -r requirements-dev.txt") + 1]
     version = answers["python_version"]
     assert venv == f"python{version} -m venv .venv"
     if not makes_environments(version):
@@ -140,7 +141,7 @@ def install(service: Path, answers: Answers, shared: Path) -> Path:
 
     `shared` is a folder for all processes of a test run: the first of them installs, the others wait.
     """
-    home = shared / "-".join(str(answers[name]) for name in INSTALLED_BY)
+    home = shared / "-".join(str((DEFAULTS | answers)[name]) for name in INSTALLED_BY)
     shared.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{home}.lock"):
         if not (home / "installed").exists():

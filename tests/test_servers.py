@@ -10,6 +10,7 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ import httpx2
 import pytest
 
 from tests.conftest import Render
+from tests.containers import composed, unique, why_no_engine
 from tests.matrix import DEFAULTS, Answers, combinations, covering, label, values
 from tests.running import (
     Process,
@@ -395,12 +397,39 @@ def test_development_logs_are_text(plain_service: Path) -> None:
 
 # The service's own checks
 
-CHECKED = covering("python_version", "server", "package_manager", "layout")
+
+@pytest.fixture(scope="session")
+def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
+    """The URLs of the database and the cache that a service needs; each runs once for all services."""
+    running: dict[str, str] = {}
+    with ExitStack() as stack:
+
+        def start(variable: str, url: str, service: Path) -> str:
+            if reason := why_no_engine():
+                pytest.skip(reason)
+            port = stack.enter_context(reserved_port())
+            name = variable.removesuffix("_URL")
+            project = composed(service, "compose.yaml", **{f"{name}_HOST_PORT": str(port)})
+            stack.enter_context(project).compose("up", "--detach", "--wait", name.lower())
+            return re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{port}", url)
+
+        def data_servers(service: Path) -> dict[str, str]:
+            printed = "\n".join(commands(service, "Run"))
+            needed = dict(re.findall(r"^export (\w+_URL)=(\S+)$", printed, re.MULTILINE))
+            for variable, url in needed.items():
+                if url not in running:
+                    running[url] = start(variable, url, service)
+            return {variable: running[url] for variable, url in needed.items()}
+
+        yield data_servers
+
+
+CHECKED = covering("python_version", "server", "package_manager", "layout", "database", "cache")
 
 
 @pytest.fixture(scope="module", params=grouped(CHECKED))
 def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
-    """A service as it was rendered, for pairs of every Python, server, package manager and layout."""
+    """A service as it was rendered, for pairs of every choice but the number of workers."""
     service = installed(**request.param)
     yield service
     if request.param["python_version"] != PYTHON:
@@ -413,9 +442,11 @@ def test_every_offered_python_is_checked() -> None:
 
 
 @pytest.mark.parametrize("check", ["pytest", "ruff check", "ruff format --check", "mypy ."])
-def test_a_service_passes_its_own_checks(checked: Path, check: str) -> None:
+def test_a_service_passes_its_own_checks(
+    checked: Path, data_servers: Callable[[Path], dict[str, str]], check: str
+) -> None:
     assert check in [without_uv_run(command) for command in commands(checked, "Test")]
-    output = run(check, checked)
+    output = run(check, checked, **(data_servers(checked) if check == "pytest" else {}))
     assert "warning" not in output.lower()
 
 
@@ -461,6 +492,39 @@ def test_the_commands_that_copier_prints_lead_to_a_service_that_answers(
     lines = [line.strip() for line in message.splitlines() if line.startswith("  ")]
     assert len(lines) >= 5
     assert_serves("\n".join(lines), tmp_path, port_8000)
+
+
+@pytest.fixture
+def usual_ports() -> Iterator[None]:
+    """The ports of the databases and the cache in development, if nobody has them."""
+    with ExitStack() as stack:
+        for port in (5432, 3306, 6379):
+            if stack.enter_context(reserved_port(port)) is None:
+                pytest.skip(f"port {port} of this machine is busy")
+        yield
+
+
+@pytest.mark.xdist_group("port-8000")
+@pytest.mark.usefixtures("usual_ports")
+@pytest.mark.parametrize(
+    "answers",
+    [answers for answers in combinations("database", "cache") if set(answers.values()) != {"none"}],
+    ids=label,
+)
+def test_the_commands_of_the_readme_work_with_data(
+    render: Render, port_8000: int, monkeypatch: pytest.MonkeyPatch, answers: Answers
+) -> None:
+    service = render(**answers)
+    monkeypatch.setenv("COMPOSE_PROJECT_NAME", unique("project"))
+    servers = "docker compose up" in "\n".join(commands(service, "Run"))
+    if servers and why_no_engine():
+        pytest.skip(why_no_engine())
+    try:
+        assert_serves("\n".join(commands(service, "Run")), service, port_8000)
+        run("\n".join(commands(service, "Test")), service)
+    finally:
+        if servers:
+            run("docker compose down --volumes --timeout 5", service)
 
 
 @pytest.mark.xdist_group("port-8000")
