@@ -354,6 +354,47 @@ def test_both_answers_at_once_are_taken(copier_fastapi: Path, tmp_path: Path) ->
     assert (service / ".python-version").read_text() == "3.15\n"
 
 
+def test_a_single_file_gets_a_database_only_as_a_package(copier_fastapi: Path, tmp_path: Path) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api", layout="single-file")
+    before = files(service)
+    add, add_and_split = shell("Add a database")
+    refused = follow(add, service, copier_fastapi)
+    assert refused.returncode == 1
+    [(_, printed)] = [block for block in page_section("Add a database") if block[0] == "text"]
+    assert refused.stderr.strip().endswith(printed.strip())
+    assert files(service) == before
+    done = follow(add_and_split, service, copier_fastapi)
+    assert done.returncode == 0, done.stderr
+    assert (service / "app" / "database.py").exists()
+    assert owners.deleted(service) == ["logging.json", "logs.py", "main.py"]
+
+
+def test_a_service_with_a_database_becomes_no_single_file_without_a_word(
+    copier_fastapi: Path, tmp_path: Path
+) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api", database="sqlite")
+    before = files(service)
+    refused = copier_update(service, "--data", "layout=single-file")
+    assert refused.returncode == 1
+    assert "a database or a cache needs the layout package" in refused.stderr
+    assert files(service) == before
+
+
+@pytest.mark.parametrize("edited", [True, False])
+def test_a_database_conflicts_with_endpoints_that_were_changed_and_with_nothing_else(
+    copier_fastapi: Path, tmp_path: Path, edited: bool
+) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api")
+    if edited:
+        owners.replace(service / "app/items.py", "q=q", "q=q and q.upper()")
+        owners.replace(service / "tests/test_items.py", "somequery", "SOMEQUERY")
+        commit(service, "Ours")
+    add, _ = shell("Add a database")
+    done = follow(add, service, copier_fastapi)
+    assert done.returncode == 0, done.stderr
+    assert owners.conflicts(service) == ({"app/items.py", "tests/test_items.py"} if edited else set())
+
+
 def test_a_file_that_the_template_renames_is_deleted_with_its_edits_as_the_message_says(
     copier_fastapi: Path, tmp_path: Path
 ) -> None:
