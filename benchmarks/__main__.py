@@ -16,6 +16,7 @@ from benchmarks.comparing import Options, table, write
 NAMES = {
     "rendering": 9,
     "throughput": 5,
+    "database": 5,
     "images": 5,
     "containers": 5,
     "gunicorn_worker": 5,

@@ -43,12 +43,14 @@ class Load:
     p99: float
 
 
-def wrk(url: str, seconds: float, server: int) -> Load:
+def wrk(url: str, seconds: float, server: int, *script: str, connections: int = CONNECTIONS) -> Load:
+    """Ask for the URL, or for what a Lua script with its arguments asks for."""
     used = cpu_seconds(server)
+    lua = [f"--script={script[0]}", url, "--", *script[1:]] if script else [url]
     text = subprocess.run(
         [
-            *("taskset", "-c", cores()[1], "wrk", "-t1", f"-c{CONNECTIONS}", "--latency"),
-            *(f"-d{round(seconds)}", url),
+            *("taskset", "-c", cores()[1], "wrk", "-t1", f"-c{connections}", "--latency"),
+            *(f"-d{round(seconds)}", *lua),
         ],
         check=True,
         capture_output=True,
