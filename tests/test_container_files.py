@@ -17,12 +17,15 @@ pytestmark = pytest.mark.xdist_group("rendering")
 NAMES = ("Dockerfile", ".dockerignore", "compose.yaml", "compose.prod.yaml")
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 
-# One for each server; each layout, package manager and number of workers at least once.
+# One for each server and each database; each layout, package manager and number of workers at least once.
 TELLING: list[Answers] = [
     {"server": "uvicorn"},
     {"server": "fastapi", "layout": "single-file", "package_manager": "pip"},
     {"server": "gunicorn", "python_version": "3.12", "package_manager": "pip", "workers": 4},
     {"server": "granian", "python_version": "3.15", "layout": "single-file", "workers": 2},
+    {"database": "sqlite", "package_manager": "pip"},
+    {"database": "postgresql", "cache": "redis"},
+    {"database": "mysql", "server": "gunicorn", "workers": 2},
 ]
 
 needs_compose = pytest.mark.skipif(
