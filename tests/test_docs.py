@@ -158,6 +158,7 @@ def every_path(render: Render) -> set[str]:
     roots = [
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
+        render("three", database="postgresql", cache="redis"),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]
@@ -254,7 +255,8 @@ def variables_in(text: str) -> set[str]:
 
 
 def test_the_page_of_servers_has_every_variable(render: Render) -> None:
-    assert variables_in(page("docs/servers.md")) == settings_of(render()) | OF_THE_SERVERS
+    service = render(database="postgresql", cache="redis")
+    assert variables_in(page("docs/servers.md")) == settings_of(service) | OF_THE_SERVERS
 
 
 @pytest.mark.parametrize("layout", values("layout"))
@@ -267,6 +269,21 @@ def test_the_readme_of_a_service_has_its_variables(render: Render, server: str, 
     assert set(re.findall(r"^(\w+)=", example, re.MULTILINE)) == expected
 
 
+@pytest.mark.parametrize("cache", values("cache"))
+@pytest.mark.parametrize("database", values("database"))
+def test_the_readme_of_a_service_has_the_variables_of_its_data(
+    render: Render, database: str, cache: str
+) -> None:
+    service = render(database=database, cache=cache)
+    expected = settings_of(service) | {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"}
+    assert variables_in((service / "README.md").read_text()) == expected
+    # What the compose files set themselves is not for a .env.
+    compose = "".join((service / name).read_text() for name in ("compose.yaml", "compose.prod.yaml"))
+    example = (service / ".env.example").read_text()
+    from_env = set(re.findall(r"\$\{(\w+)", compose)) & expected
+    assert set(re.findall(r"^(\w+)=", example, re.MULTILINE)) == from_env
+
+
 @pytest.mark.parametrize("server", values("server"))
 def test_a_variable_that_a_server_is_started_with_is_on_its_page(render: Render, server: str) -> None:
     service = render(server=server)
@@ -275,9 +292,12 @@ def test_a_variable_that_a_server_is_started_with_is_on_its_page(render: Render,
 
 
 def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
-    service = render()
+    service = render(database="mysql", cache="redis")
     compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
     known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
+    # The constants of its code are no variables, and are named as well.
+    code = "".join(path.read_text() for path in service.glob("app/*.py"))
+    known |= set(re.findall(r"^([A-Z_]+) = ", code, re.MULTILINE))
     for name in ["README.md", *TOUR]:
         named = {code for code in codes(page(name)) if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", code)}
         assert named <= known, name
@@ -339,12 +359,23 @@ def blocks(text: str) -> list[tuple[str, str]]:
     return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
 
 
+# Pages of situations that other tests make: services of before, and databases with something in them.
+FOLLOWED_ELSEWHERE = {
+    "docs/updating.md": "tests/test_update.py",
+    "docs/databases.md": "tests/test_databases_page.py",
+}
+
+
+def test_a_page_that_is_followed_elsewhere_is_read_there() -> None:
+    for name, place in FOLLOWED_ELSEWHERE.items():
+        assert f'page("{name}")' in page(place)
+
+
 def followed() -> list[Any]:
     """The pages with commands; those that begin in a service of their reader's are about containers."""
     pages = []
     for name in DOCS:
-        # The page on updates is of situations that tests/test_update.py makes.
-        if "```shell" in page(name) and name != "docs/updating.md":
+        if "```shell" in page(name) and name not in FOLLOWED_ELSEWHERE:
             begins_with_a_copy = "copier copy" in page(name)
             mark = pytest.mark.project if begins_with_a_copy else pytest.mark.docker
             pages.append(pytest.param(name, begins_with_a_copy, id=name, marks=[mark]))
