@@ -1,7 +1,8 @@
 """Fixtures that render the template."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pytest
 
 from tests.containers import why_no_engine
 from tests.matrix import ASKED, ROOT, Answers, label, telling
+from tests.stacks import DEPLOYMENTS, POOL_SIZE, WORKERS, Image, Stack, stacked
 
 Render = Callable[..., Path]
 Services = list[tuple[Answers, Path]]
@@ -99,3 +101,26 @@ def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFa
         (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
         for answers in telling()
     ]
+
+
+@pytest.fixture(scope="module")
+def deployment(
+    render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Callable[[str], Stack]]:
+    """A service with this database and a cache, in production; started once."""
+    running: dict[str, Stack] = {}
+    sizes = {"WEB_CONCURRENCY": str(WORKERS), "DATABASE_POOL_SIZE": str(POOL_SIZE)}
+    with ExitStack() as held:
+
+        def deployment(database: str) -> Stack:
+            if database not in running:
+                answers = DEPLOYMENTS[database]
+                service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
+                image = held.enter_context(Image(service, answers))
+                stack = held.enter_context(
+                    stacked(service, "compose.prod.yaml", answers, **image.environment, **sizes)
+                )
+                running[database] = stack.up()
+            return running[database]
+
+        yield deployment

@@ -64,12 +64,12 @@ def combinations(*names: str, **fixed: Any) -> Iterator[Answers]:
 def covering(*names: str, **fixed: Any) -> list[Answers]:
     """A small set of allowed combinations in which every pair of choices that may meet does."""
     candidates = list(combinations(*names, **fixed))
-    missing = set().union(*map(_pairs, candidates))
+    missing = set().union(*map(pairs, candidates))
     chosen = []
     while missing:
-        best = max(candidates, key=lambda answers: len(_pairs(answers) & missing))
+        best = max(candidates, key=lambda answers: len(pairs(answers) & missing))
         chosen.append(best)
-        missing -= _pairs(best)
+        missing -= pairs(best)
     return chosen
 
 
@@ -91,8 +91,14 @@ def _without_repetition(found: list[Answers]) -> list[Answers]:
     return [answers for number, answers in enumerate(ordered) if answers not in ordered[:number]]
 
 
-def _pairs(answers: Answers) -> set[tuple[Any, ...]]:
+def pairs(answers: Answers) -> set[tuple[Any, ...]]:
+    """Every two of the answers."""
     return set(itertools.combinations(sorted(answers.items()), 2))
+
+
+def computed(name: str, **answers: Any) -> bool:
+    """What a question that is never asked says beside these answers."""
+    return str(jinja2.Template(QUESTIONS[name]["default"]).render(DEFAULTS | answers)) == "True"
 
 
 def label(answers: Answers) -> str:

@@ -39,13 +39,18 @@ CHANGES_A_SERVICE = re.compile(
 )
 
 
-def commands(service: Path, section: str) -> list[str]:
-    """The lines of a README section's last shell block: what there is to run without Docker."""
+def blocks(service: Path, section: str) -> list[str]:
+    """The shell blocks of a README section."""
     readme = (service / "README.md").read_text()
     _, _, text = readme.partition(f"\n## {section}\n")
-    blocks = re.findall(r"^```shell\n(.*?)^```$", text.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
-    assert blocks, f"README.md has no commands in its section {section}"
-    return str(blocks[-1]).splitlines()
+    found = re.findall(r"^```shell\n(.*?)^```$", text.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
+    assert found, f"README.md has no commands in its section {section}"
+    return found
+
+
+def commands(service: Path, section: str) -> list[str]:
+    """The lines of a README section's last shell block: what there is to run without Docker."""
+    return blocks(service, section)[-1].splitlines()
 
 
 def without_uv_run(command: str) -> str:

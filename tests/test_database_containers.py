@@ -1,0 +1,181 @@
+"""The compose files with every database and every cache, on a real engine."""
+
+import json
+import shutil
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.containers import DockerError, composed, docker, unique
+from tests.stacks import DATA, DATA_ONCE, DATABASE_SERVERS, DATABASES, Image, Stack, in_group, stacked, turned
+
+pytestmark = pytest.mark.docker
+
+DEVELOPED, DEPLOYED = turned(DATA, DATA_ONCE)
+
+# What a database's image may need to give its volume to the user that it becomes.
+TO_GIVE_FILES_AWAY = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+
+
+def has_database(stack: Stack) -> bool:
+    return stack.answers["database"] in DATABASES
+
+
+@pytest.fixture(scope="class", params=[in_group(answers) for answers in DEVELOPED])
+def developed(
+    request: pytest.FixtureRequest,
+    render_to: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Stack]:
+    service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **request.param)
+    with stacked(service, "compose.yaml", request.param) as stack:
+        stack.up()
+        yield stack
+
+
+class TestDevelopment:
+    """compose.yaml."""
+
+    def test_what_is_created_is_still_there_after_a_restart_and_after_down_and_up(
+        self, developed: Stack
+    ) -> None:
+        check = developed.store()
+        developed.compose("restart", "--timeout=10")
+        developed.up()
+        check()
+        developed.compose("down", "--timeout=10")
+        developed.up()
+        check()
+
+    def test_its_own_tests_pass_in_its_container(self, developed: Stack) -> None:
+        check = developed.store()
+        printed = developed.compose("run", "--rm", "-T", "app", "pytest", "-q")
+        assert " passed" in printed
+        assert "skipped" not in printed
+        check()
+
+    def test_only_this_machine_reaches_it(self, developed: Stack) -> None:
+        for service in developed.services():
+            for bindings in developed.inspect(service)["HostConfig"]["PortBindings"].values():
+                assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"]
+
+
+@pytest.fixture(scope="class", params=[in_group(answers) for answers in DEPLOYED])
+def image(
+    request: pytest.FixtureRequest,
+    render_to: Callable[..., Path],
+    tmp_path_factory: pytest.TempPathFactory,
+) -> Iterator[Image]:
+    service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **request.param)
+    with Image(service, request.param) as image:
+        yield image
+
+
+@pytest.fixture(scope="class")
+def deployed(image: Image) -> Iterator[Stack]:
+    # At DEBUG, where libraries say most.
+    image.environment["LOG_LEVEL"] = "DEBUG"
+    with stacked(image.service, "compose.prod.yaml", image.answers, **image.environment) as stack:
+        stack.up()
+        yield stack
+
+
+class TestProduction:
+    """compose.prod.yaml."""
+
+    def test_what_is_created_is_still_there_after_down_and_up(self, deployed: Stack) -> None:
+        check = deployed.store()
+        deployed.compose("down")
+        deployed.up()
+        check()
+
+    def test_no_container_can_do_more_than_it_needs(self, deployed: Stack) -> None:
+        for service in deployed.services():
+            container = deployed.inspect(service)
+            host = container["HostConfig"]
+            assert host["ReadonlyRootfs"] is True, service
+            assert host["CapDrop"] == ["ALL"], service
+            assert host["SecurityOpt"] == ["no-new-privileges:true"], service
+            assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}, service
+            added = {name.removeprefix("CAP_") for name in host["CapAdd"] or []}
+            assert added <= (TO_GIVE_FILES_AWAY if service == "database" else set()), service
+            if service != "database":
+                assert container["Config"]["User"] == "10001:10001", service
+            if service == "migrate":
+                assert host["RestartPolicy"]["Name"] == "no"
+                continue
+            assert host["RestartPolicy"]["Name"] == "unless-stopped", service
+            status = dict(
+                line.split(":\t", 1)
+                for line in deployed.compose("exec", "-T", service, "cat", "/proc/1/status").splitlines()
+            )
+            assert "0" not in status["Uid"].split(), service
+            assert status["CapEff"] == "0" * 16, service
+            assert status["NoNewPrivs"] == "1", service
+
+    def test_only_the_service_itself_has_a_port_on_this_machine(self, deployed: Stack) -> None:
+        for service in deployed.services():
+            published = [
+                binding["HostIp"]
+                for bindings in deployed.inspect(service)["NetworkSettings"]["Ports"].values()
+                for binding in bindings or []
+            ]
+            assert published == (["127.0.0.1"] if service == "app" else []), service
+
+    def test_no_secret_is_in_the_image_or_what_the_engine_knows_or_a_log_or_an_error(
+        self, image: Image, deployed: Stack
+    ) -> None:
+        deployed.store()
+        said = [
+            docker("history", "--no-trunc", image.tag),
+            docker("image", "inspect", image.tag),
+        ]
+        said += self.errors(deployed)
+        said += [json.dumps(deployed.inspect(service)) for service in deployed.services()]
+        said += [deployed.compose("logs", "--no-color"), deployed.compose("ps", "--all", "--no-trunc")]
+        assert [secret for secret in image.secret_texts for text in said if secret in text] == []
+
+    def errors(self, deployed: Stack) -> Iterator[str]:
+        """What the service answers where it can't serve."""
+        if has_database(deployed):
+            deployed.sql("ALTER TABLE items RENAME TO others")
+            answer = deployed.ask("GET", "/items")
+            deployed.sql("ALTER TABLE others RENAME TO items")
+            assert answer.status_code == 500
+            yield str(answer.headers) + answer.text
+        if deployed.answers["database"] in DATABASE_SERVERS:
+            deployed.compose("stop", "database")
+            answer = deployed.ask("GET", "/items")
+            deployed.up()
+            assert answer.status_code == 503
+            yield str(answer.headers) + answer.text
+        if "cache" in deployed.services():
+            deployed.compose("stop", "cache")
+            deployed.store()
+            deployed.up()
+
+    def test_a_wrong_password_is_in_no_message(self, deployed: Stack) -> None:
+        if "database" not in deployed.services():
+            return
+        wrong = unique("password")
+        database = deployed.answers["database"]
+        for url in (f"{database}://app:{wrong}@database/app", f"{database}//app:{wrong}@database:port/app"):
+            with pytest.raises(DockerError) as error:
+                deployed.compose("run", "--rm", "-T", f"--env=DATABASE_URL={url}", "migrate")
+            assert wrong not in str(error.value).partition("\n")[2]
+
+    def test_without_one_of_its_secrets_it_does_not_start_and_names_the_file(
+        self, image: Image, tmp_path: Path
+    ) -> None:
+        service = tmp_path / "orders-api"
+        shutil.copytree(image.service, service)
+        for secret in image.secrets:
+            missing = service / "secrets" / secret.name
+            missing.rename(tmp_path / secret.name)
+            with composed(service, "compose.prod.yaml", HOST_PORT="0", **image.environment) as project:
+                with pytest.raises(DockerError) as error:
+                    project.up()
+                assert f"bind source path does not exist: {missing}" in str(error.value).splitlines()[-1]
+                assert project.compose("ps", "--quiet", "app") == ""
+            (tmp_path / secret.name).rename(missing)

@@ -1,0 +1,246 @@
+"""What a service in production relies on goes away, hangs, refuses or isn't there yet, on a real engine."""
+
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+
+import pytest
+
+from tests.containers import unique
+from tests.stacks import (
+    CACHED,
+    DATABASE_SERVERS,
+    DATABASES,
+    WORKERS,
+    Load,
+    Stack,
+    in_group,
+)
+from tests.waiting import until
+
+pytestmark = pytest.mark.docker
+
+Deployment = Callable[[str], Stack]
+
+EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
+EACH_SERVER = [in_group({"database": database}, database) for database in DATABASE_SERVERS]
+EACH_CACHED = [in_group({"database": database}, database) for database in CACHED]
+EACH_CACHED_DATABASE = [
+    in_group({"database": database}, database) for database in CACHED if database in DATABASES
+]
+
+ALIVE = "GET /health/live"
+NEED_THE_DATABASE = ("GET /items", "POST /items", "GET /health/ready")
+
+# Seconds. Nothing that is gone is waited for longer; a server that only hangs gets more.
+GONE = 6
+HANGS = 15
+RECOVERED = 5
+
+
+class Outage:
+    """Requests under way while a service's database is taken away and given back."""
+
+    def __init__(self, stack: Stack) -> None:
+        self.stack = stack
+        self.load = Load(stack, ALIVE, *NEED_THE_DATABASE, *["GET /items"] * 8, *["POST /items"] * 2)
+
+    def run(self, take: str, give: str, longest: float) -> None:
+        """Fails unless the service does without its database, and with it again, as one that runs on."""
+        processes = self.stack.processes()
+        started = self.stack.inspect("app")["State"]["StartedAt"]
+        with self.load:
+            until(lambda: self.answered({200, 201}, 0), "answers")
+            self.stack.compose(take, "database")
+            taken = time.monotonic()
+            try:
+                until(lambda: self.answered({503}, taken), "errors", 5 * longest)
+            finally:
+                self.stack.compose(give, "database")
+            self.stack.wait_until_healthy("database")
+            until(lambda: self.stack.at_once(20, "/items") == [200] * 20, "all answers", RECOVERED)
+            given = time.monotonic()
+            until(lambda: self.answered({200, 201}, given), "answers again")
+        for answer in self.load.answers:
+            assert answer.is_json, answer
+            assert answer.status in ({200} if answer.request == ALIVE else {200, 201, 503}), answer
+            assert answer.seconds < (1 if answer.request == ALIVE else longest), answer
+        assert self.load.statuses(ALIVE, taken).count(200) > 10
+        assert self.stack.processes() >= processes
+        assert self.stack.inspect("app")["State"]["StartedAt"] == started
+        self.check_kept()
+
+    def answered(self, statuses: set[int], since: float) -> bool:
+        """Whether every request that needs the database was answered so since then."""
+        return all(statuses & {*self.load.statuses(request, since)} for request in NEED_THE_DATABASE)
+
+    def check_kept(self) -> None:
+        """Every item whose creation was answered with a 201 is there."""
+        created = [answer.location for answer in self.load.answers if answer.status == 201]
+        kept = {f"/items/{id}" for [id] in self.stack.sql("SELECT id FROM items")}
+        assert created
+        assert kept >= {*created}
+
+
+class TestDatabase:
+    @pytest.mark.parametrize("database", EACH_SERVER)
+    def test_without_it_requests_fail_fast_and_with_it_again_all_is_well_without_a_restart(
+        self, deployment: Deployment, database: str
+    ) -> None:
+        Outage(deployment(database)).run("stop", "start", GONE)
+
+    @pytest.mark.parametrize("database", EACH_SERVER)
+    def test_while_it_hangs_no_request_waits_for_ever(self, deployment: Deployment, database: str) -> None:
+        Outage(deployment(database)).run("pause", "unpause", HANGS)
+
+
+# What makes a COMMIT fail that stores an item, and what ends it. MySQL checks nothing as late as that.
+REFUSE_COMMIT = {
+    "postgresql": (
+        [
+            "CREATE FUNCTION refuse() RETURNS trigger LANGUAGE plpgsql "
+            "AS $$ BEGIN RAISE EXCEPTION 'not today'; END $$",
+            "CREATE CONSTRAINT TRIGGER refuse AFTER INSERT ON items "
+            "DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION refuse()",
+        ],
+        ["DROP TRIGGER refuse ON items", "DROP FUNCTION refuse"],
+    ),
+    "sqlite": (
+        [
+            "CREATE TABLE owners (id INTEGER PRIMARY KEY)",
+            "CREATE TABLE owned (owner INTEGER REFERENCES owners DEFERRABLE INITIALLY DEFERRED)",
+            "CREATE TRIGGER refuse AFTER INSERT ON items BEGIN INSERT INTO owned VALUES (1); END",
+        ],
+        ["DROP TRIGGER refuse", "DROP TABLE owned", "DROP TABLE owners"],
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "database", [in_group({"database": database}, database) for database in REFUSE_COMMIT]
+)
+def test_a_commit_that_fails_is_a_500_and_stores_nothing(deployment: Deployment, database: str) -> None:
+    stack = deployment(database)
+    refuse, allow = REFUSE_COMMIT[database]
+    item = {"name": unique("item")}
+    for statement in refuse:
+        stack.sql(statement)
+    try:
+        refused = [stack.ask("POST", "/items", json=item) for _ in range(20)]
+    finally:
+        for statement in allow:
+            stack.sql(statement)
+    assert {answer.status_code for answer in refused} == {500}
+    assert refused[0].json() == {"detail": "Internal Server Error"}
+    assert stack.sql(f"SELECT id FROM items WHERE name = '{item['name']}'") == []
+    assert stack.ask("POST", "/items", json=item).status_code == 201
+
+
+@pytest.mark.parametrize("database", EACH_DATABASE)
+def test_migrations_that_start_at_the_same_moment_apply_each_revision_once_and_make_the_service_ready(
+    deployment: Deployment, database: str
+) -> None:
+    stack = deployment(database)
+    for table in ("items", "alembic_version"):
+        stack.sql(f"DROP TABLE {table}")
+    stack.compose("restart", "app")
+    stack.wait_until_healthy("app")
+    started = stack.inspect("app")["State"]["StartedAt"]
+    early = stack.ask("GET", "/health/ready")
+    assert early.status_code == 503
+    assert early.json() == {"detail": "The schema is behind: run `alembic upgrade head`."}
+
+    def migrate(_: int) -> str:
+        return stack.compose("run", "--rm", "-T", "--no-deps", "migrate")
+
+    with ThreadPoolExecutor(2) as pool:
+        printed = "".join(pool.map(migrate, range(2)))
+    revisions = [*(stack.project.service / "migrations" / "versions").glob("*.py")]
+    assert printed.count("Running upgrade") == len(revisions)
+    assert len(stack.sql("SELECT version_num FROM alembic_version")) == 1
+    assert stack.at_once(20, "/health/ready") == [200] * 20
+    stack.store()
+    assert stack.inspect("app")["State"]["StartedAt"] == started
+
+
+class TestCache:
+    @pytest.mark.parametrize("database", EACH_CACHED)
+    def test_without_it_requests_are_answered_and_each_worker_says_so_once(
+        self, deployment: Deployment, database: str
+    ) -> None:
+        stack = deployment(database)
+        check = stack.store()
+        away, back = stack.lines("The cache is away"), stack.lines("The cache is back")
+
+        def says(text: str, count: int) -> bool:
+            check()
+            return stack.lines(text) == count
+
+        stack.compose("stop", "cache")
+        until(lambda: says("The cache is away", away + WORKERS), "a warning of each worker")
+        for _ in range(20):
+            sent = time.monotonic()
+            check()
+            assert time.monotonic() - sent < 2
+        assert stack.lines("The cache is away") == away + WORKERS
+        stack.compose("start", "cache")
+        stack.wait_until_healthy("cache")
+        until(lambda: says("The cache is back", back + WORKERS), "each worker uses it again")
+        hits = self.hits(stack)
+        for _ in range(20):
+            check()
+        assert self.hits(stack) > hits
+        assert stack.lines("The cache is away") == away + WORKERS
+
+    def hits(self, stack: Stack) -> int:
+        """How often the cache held what it was asked for."""
+        ask = "REDISCLI_AUTH=$(cat /run/secrets/cache_password) valkey-cli info stats"
+        lines = stack.compose("exec", "-T", "cache", "sh", "-c", ask).split()
+        return next(int(line.partition(":")[2]) for line in lines if line.startswith("keyspace_hits:"))
+
+    @pytest.mark.parametrize("database", EACH_CACHED_DATABASE)
+    def test_what_was_written_is_read_at_once_by_every_worker(
+        self, deployment: Deployment, database: str
+    ) -> None:
+        stack = deployment(database)
+        path = stack.ask("POST", "/items", json={"name": unique("item")}).headers["location"]
+        with Load(stack, *[f"GET {path}"] * 4):
+            for _ in range(100):
+                written = self.write(stack, path)
+                assert self.read(stack, path, 4) == {written}
+
+    @pytest.mark.parametrize("database", EACH_CACHED_DATABASE)
+    @pytest.mark.parametrize(("take", "give"), [("pause", "unpause"), ("stop", "start")])
+    def test_no_entry_outlives_what_was_written_while_it_was_away(
+        self, deployment: Deployment, database: str, take: str, give: str
+    ) -> None:
+        stack = deployment(database)
+        path = stack.ask("POST", "/items", json={"name": unique("item")}).headers["location"]
+        for _ in range(3):
+            self.write_while_away(stack, path, take, give)
+
+    def write_while_away(self, stack: Stack, path: str, take: str, give: str) -> None:
+        assert len(self.read(stack, path, 8)) == 1
+        with Load(stack, *[f"GET {path}"] * 4) as load:
+            stack.compose(take, "cache")
+            taken = time.monotonic()
+            try:
+                written = self.write(stack, path)
+                until(lambda: len(load.statuses(f"GET {path}", taken)) > 8, "answers without it")
+            finally:
+                stack.compose(give, "cache")
+            until(lambda: self.read(stack, path, 8) == {written}, "what was written", RECOVERED)
+            for _ in range(10):
+                assert self.read(stack, path, 8) == {written}
+        assert {answer.status for answer in load.answers} == {200}
+
+    def write(self, stack: Stack, path: str) -> str:
+        written = unique("description")
+        assert stack.ask("PATCH", path, json={"description": written}).status_code == 200
+        return written
+
+    def read(self, stack: Stack, path: str, count: int) -> set[str]:
+        """What requests read that are sent at the same time."""
+        with ThreadPoolExecutor(count) as pool:
+            answers = pool.map(lambda _: stack.ask("GET", path), range(count))
+            return {answer.json()["description"] for answer in answers}
