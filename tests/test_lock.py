@@ -17,10 +17,9 @@ from lock_uv import Locked, LockError, lock_all
 from lock_wheels import packages_without_wheel
 
 from tests.conftest import Render
-from tests.matrix import ROOT
+from tests.matrix import DEFAULTS, ROOT
 
 Uv = Callable[..., str]
-RenderTo = Callable[..., Path]
 
 # Merging
 
@@ -253,7 +252,7 @@ def test_a_question_that_is_not_asked_beside_an_answer_has_its_default_there(sma
 
 
 def test_the_dependencies_of_the_template_depend_on_these_questions(found: list[Combination]) -> None:
-    assert set(found[0].answers) == {"python_version", "server"}
+    assert set(found[0].answers) == {"python_version", "server", "database", "cache"}
 
 
 # What is rendered
@@ -262,20 +261,38 @@ UV_LOCK = (ROOT / lock.UV_LOCK).read_text(encoding="utf-8")
 PACKAGES = sorted(set(re.findall(r'^\[\[package\]\]\nname = "([a-z].*)"$', UV_LOCK, re.MULTILINE)))
 
 
+LOCKS = {
+    "uv.lock": lock.UV_LOCK,
+    "requirements.txt": "template/{% if package_manager == 'pip' %}requirements.txt{% endif %}.jinja",
+    "requirements-dev.txt": "template/{% if package_manager == 'pip' %}requirements-dev.txt{% endif %}.jinja",
+}
+
+
 @pytest.fixture(scope="session")
-def services(
-    found: list[Combination], render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
-) -> list[tuple[Combination, Path, Path]]:
-    """Each combination with the services of uv and of pip."""
-    folder = tmp_path_factory.mktemp("locked")
-    return [
-        (
-            combination,
-            render_to(folder / f"uv-{number}", **combination.answers),
-            render_to(folder / f"pip-{number}", package_manager="pip", **combination.answers),
-        )
-        for number, combination in enumerate(found)
+def services(found: list[Combination], tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Each combination's pyproject.toml with the locks of uv and of pip, and nothing else of a service."""
+    jinja = environment(ROOT)
+    folders = []
+    for combination in found:
+        folder = tmp_path_factory.mktemp("locked")
+        (folder / "pyproject.toml").write_text(combination.pyproject)
+        for name, template in LOCKS.items():
+            answers = {"project_name": PROJECT_NAME, **combination.answers}
+            (folder / name).write_text(jinja.get_template(template).render(answers))
+        folders.append(folder)
+    return folders
+
+
+def test_copier_renders_the_same_locks(render: Render, services: list[Path]) -> None:
+    default, *_ = [
+        folder
+        for folder, version in ((folder, (folder / "pyproject.toml").read_text()) for folder in services)
+        if f'requires-python = ">={DEFAULTS["python_version"]}"' in version
     ]
+    for package_manager in ("uv", "pip"):
+        service = render(package_manager, project_name=PROJECT_NAME, package_manager=package_manager)
+        for name in LOCKS.keys() & {path.name for path in service.iterdir()}:
+            assert (service / name).read_text() == (default / name).read_text()
 
 
 @pytest.fixture(scope="session")
@@ -310,10 +327,8 @@ def locked_versions(uv_lock: str) -> dict[str, str]:
     return {package["name"]: package["version"] for package in packages if "registry" in package["source"]}
 
 
-def test_uv_takes_every_lock_as_it_is_without_an_index(
-    services: list[tuple[Combination, Path, Path]], uv: Uv, tmp_path: Path
-) -> None:
-    for _, service, _ in services:
+def test_uv_takes_every_lock_as_it_is_without_an_index(services: list[Path], uv: Uv, tmp_path: Path) -> None:
+    for service in services:
         uv("lock", "--check", "--offline", cwd=service, UV_CACHE_DIR=tmp_path / "cache")
 
 
@@ -338,37 +353,36 @@ def test_each_name_that_is_next_to_a_package_has_its_place() -> None:
     template = environment(ROOT).from_string(UV_LOCK)
     nearby = {f"{package}-0" for package in PACKAGES} | {f"{package[:-1]}0" for package in PACKAGES}
     for name in nearby - set(PACKAGES):
-        text = template.render(project_name=name, python_version="3.12", server="fastapi")
+        answers = {"python_version": "3.12", "server": "fastapi", "database": "mysql", "cache": "redis"}
+        text = template.render(project_name=name, **answers)
         names = re.findall(r'^\[\[package\]\]\nname = "(.*)"$', text, re.MULTILINE)
         assert names.count(name) == 1
         assert names == sorted(names), name
 
 
-def test_every_pinned_requirement_has_a_hash(services: list[tuple[Combination, Path, Path]]) -> None:
-    for _, _, service in services:
+def test_every_pinned_requirement_has_a_hash(services: list[Path]) -> None:
+    for service in services:
         for name in ("requirements.txt", "requirements-dev.txt"):
             for requirement in re.split(r"\n(?=\w)", (service / name).read_text())[1:]:
                 assert re.search(r"\A[a-z0-9-]+==\S+ .*\\\n    --hash=sha256:[0-9a-f]{64}", requirement)
 
 
-def test_the_list_for_development_pins_what_the_service_runs_on(
-    services: list[tuple[Combination, Path, Path]],
-) -> None:
-    for _, _, service in services:
+def test_the_list_for_development_pins_what_the_service_runs_on(services: list[Path]) -> None:
+    for service in services:
         runtime = pins((service / "requirements.txt").read_text())
         assert runtime["fastapi"]
         assert runtime.items() < pins((service / "requirements-dev.txt").read_text()).items()
 
 
-def test_uv_and_pip_install_the_same_versions(services: list[tuple[Combination, Path, Path]]) -> None:
-    for _, with_uv, with_pip in services:
-        assert locked_versions((with_uv / "uv.lock").read_text()) == pins(
-            (with_pip / "requirements-dev.txt").read_text()
+def test_uv_and_pip_install_the_same_versions(services: list[Path]) -> None:
+    for service in services:
+        assert locked_versions((service / "uv.lock").read_text()) == pins(
+            (service / "requirements-dev.txt").read_text()
         )
 
 
-def test_every_file_comes_from_the_public_index(services: list[tuple[Combination, Path, Path]]) -> None:
-    for _, service, _ in services:
+def test_every_file_comes_from_the_public_index(services: list[Path]) -> None:
+    for service in services:
         lock.require_official_index((service / "uv.lock").read_text())
 
 
@@ -492,31 +506,44 @@ def test_locking_again_later_writes_nothing(generated: dict[str, str], repositor
 
 
 @pytest.fixture(scope="session")
-def uvs_own(found: list[Combination]) -> list[Locked]:
-    """What uv writes for each combination now, with the pins and the moment of the committed lock."""
-    moment = re.search(r"index as of (\S+Z)", UV_LOCK)
-    assert moment
-    pinned: dict[str, list[str]] = {}
-    for name, version in re.findall(r'^name = "([a-z].*)"\nversion = "(.*)"$', UV_LOCK, re.MULTILINE):
-        pinned.setdefault(name, []).append(version)
-    return lock_all(found, moment[1], pinned)[0]
+def uvs_own() -> Callable[..., tuple[list[Locked], str]]:
+    """What uv writes for each combination now, which takes it a minute: once for the same question."""
+    known: dict[str, tuple[list[Locked], str]] = {}
+
+    def uvs_own(*question: Any) -> tuple[list[Locked], str]:
+        key = repr(question)
+        if key not in known:
+            known[key] = lock_all(*question)
+        return known[key]
+
+    return uvs_own
 
 
 @pytest.mark.project
-def test_every_rendered_lock_is_byte_for_byte_what_uv_writes(
-    render_to: RenderTo, found: list[Combination], uvs_own: list[Locked], tmp_path: Path
-) -> None:
-    for number, (combination, own) in enumerate(zip(found, uvs_own, strict=True)):
-        with_uv = render_to(tmp_path / f"uv-{number}", project_name=PROJECT_NAME, **combination.answers)
-        assert (with_uv / "uv.lock").read_text() == own.uv_lock
-        with_pip = render_to(tmp_path / f"pip-{number}", package_manager="pip", **combination.answers)
-        assert (with_pip / "requirements.txt").read_text() == own.requirements
-        assert (with_pip / "requirements-dev.txt").read_text() == own.development
+@pytest.mark.xdist_group("uv-locks-all")
+class TestLockingAgain:
+    def test_it_gives_no_difference(
+        self, uvs_own: Any, repository: Path, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        monkeypatch.setattr(lock, "lock_all", uvs_own)
+        lock.check(repository)
 
+    def test_every_rendered_lock_is_byte_for_byte_what_uv_writes(
+        self, uvs_own: Any, services: list[Path], found: list[Combination], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        asked: list[Any] = []
 
-@pytest.mark.project
-def test_locking_the_template_again_gives_no_difference(repository: Path) -> None:
-    lock.check(repository)
+        def remember(*question: Any) -> Any:
+            asked.append(question)
+            return uvs_own(*question)
+
+        monkeypatch.setattr(lock, "lock_all", remember)
+        lock.check(ROOT)
+        [question] = asked
+        for service, own in zip(services, uvs_own(*question)[0], strict=True):
+            assert (service / "uv.lock").read_text() == own.uv_lock
+            assert (service / "requirements.txt").read_text() == own.requirements
+            assert (service / "requirements-dev.txt").read_text() == own.development
 
 
 @pytest.mark.project
@@ -529,7 +556,11 @@ def test_uv_puts_any_name_where_the_template_puts_it(render: Render, uv: Uv, nam
 
 
 @pytest.mark.project
-def test_pins_stay_until_they_are_upgraded(repository: Path) -> None:
+def test_pins_stay_until_they_are_upgraded(
+    repository: Path, found: list[Combination], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Each lock of each combination takes uv its time, and here a few are enough.
+    monkeypatch.setattr(lock, "combinations", lambda _: found[:4])
     path = repository / lock.UV_LOCK
     older = re.sub(
         r'(?<=^name = "click"\nversion = ").*(?="$)', "8.3.0", path.read_text(), flags=re.MULTILINE
