@@ -226,6 +226,7 @@ def stacked(service: Path, file: str, answers: Answers, **environment: str) -> I
 class Answer(NamedTuple):
     """How a request of a load was answered; status 0 is a connection that broke."""
 
+    thread: int
     request: str
     sent: float
     seconds: float
@@ -241,9 +242,9 @@ class Load:
         self.stack = stack
         self.answers: list[Answer] = []
         self.ends = threading.Event()
-        self.threads = [threading.Thread(target=self.go_on, args=(request,)) for request in requests]
+        self.threads = [threading.Thread(target=self.go_on, args=pair) for pair in enumerate(requests)]
 
-    def go_on(self, request: str) -> None:
+    def go_on(self, thread: int, request: str) -> None:
         method, path = request.split()
         while not self.ends.is_set():
             sent = time.monotonic()
@@ -251,12 +252,13 @@ class Load:
             try:
                 answer = self.stack.ask(method, path, **body)
             except httpx2.TransportError:
-                self.answers.append(Answer(request, sent, time.monotonic() - sent, 0, False, ""))
+                self.answers.append(Answer(thread, request, sent, time.monotonic() - sent, 0, False, ""))
                 continue
             is_json = answer.headers.get("content-type") == "application/json"
             location = answer.headers.get("location", "")
             seconds = time.monotonic() - sent
-            self.answers.append(Answer(request, sent, seconds, answer.status_code, is_json, location))
+            status = answer.status_code
+            self.answers.append(Answer(thread, request, sent, seconds, status, is_json, location))
 
     def statuses(self, request: str, since: float = 0) -> list[int]:
         """How the requests were answered that were sent since then."""
