@@ -1,6 +1,7 @@
 """A row read by its key and a row written, access log on, on each database.
 
-Against FastAPI on the bare driver, and on the ORM as it is without an option; neither with a log.
+Against FastAPI on the bare driver, and on the ORM as it is without an option; neither with a log. A row
+of PostgreSQL is also read through s3rius/FastAPI-template, as it reads and serves its own table.
 """
 
 import shutil
@@ -13,12 +14,13 @@ import httpx2
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import cores, needs_wrk, pinned, wrk
-from benchmarks.services import bare_command, installed, own_command
+from benchmarks.services import bare_command, installed, own_command, peer
 from tests.containers import docker, unique
 from tests.matrix import values
 from tests.running import reserved_port, run
 from tests.waiting import until
 
+PEER = "s3rius/FastAPI-template"
 SIDES = {"service": "", "bare driver": "driver", "ORM's defaults": "orm"}
 APPLICATIONS = Path(__file__).with_name("bare_database.py")
 POST_ITEMS = Path(__file__).with_name("post_items.lua")
@@ -74,8 +76,8 @@ def of(database: str, url: str, folder: Path, options: Options) -> list[Row]:
         httpx2.post(f"{address}/items", json={"name": "lamp"}, timeout=60).raise_for_status()
     rows = []
     for what, script in (("read", []), ("written", [str(POST_ITEMS)])):
-        rates: Samples = {side: [] for side in SIDES}
-        tails: Samples = {side: [] for side in SIDES}
+        rates: Samples = {side: [] for side in (*SIDES, PEER)}
+        tails: Samples = {side: [] for side in (*SIDES, PEER)}
 
         def side(
             name: str, application: str, script: list[str], rates: Samples, tails: Samples
@@ -92,9 +94,11 @@ def of(database: str, url: str, folder: Path, options: Options) -> list[Row]:
             return loaded
 
         sides = {name: side(name, application, script, rates, tails) for name, application in SIDES.items()}
+        if database == "postgresql" and what == "read":
+            sides[PEER] = of_peer(folder, url, options, rates, tails)
         counts = alternate(sides, options.rounds)
         case = f"{database}, a row {what}"
-        against = list(SIDES)[1:]
+        against = list(sides)[1:]
         reach = 0.55 if database == "postgresql" and what == "read" else None
         rows += [
             *pairs("database", case, "requests per CPU second", counts, *against, reach=reach),
@@ -102,6 +106,25 @@ def of(database: str, url: str, folder: Path, options: Options) -> list[Row]:
             *pairs("database", f"{case}, p99", "ms", tails, *against, reach=3 if reach else None),
         ]
     return rows
+
+
+def of_peer(folder: Path, url: str, options: Options, rates: Samples, tails: Samples) -> Callable[[], float]:
+    service, command, env = peer(folder / "peer", url)
+
+    def loaded() -> float:
+        with reserved_port() as port:
+            env["PEER_PORT"] = str(port)
+            address = f"http://127.0.0.1:{port}/api/dummy/"
+            with pinned(command, service, env, address) as pid:
+                if not rates[PEER]:
+                    httpx2.put(address, json={"name": "lamp"}, timeout=60).raise_for_status()
+                for seconds in (1, options.seconds):
+                    load = wrk(f"{address}?limit=1", seconds, pid)
+        rates[PEER].append(load.rate)
+        tails[PEER].append(load.p99)
+        return load.per_cpu_second
+
+    return loaded
 
 
 @contextmanager

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 from tests.matrix import DEFAULTS, ROOT, Answers
 from tests.running import deployed, install_script, run, variables
@@ -40,6 +41,34 @@ def own_command(service: Path, server: str, port: int) -> tuple[list[str], dict[
     """How its README deploys the service."""
     command, env = deployed(service, port)
     return [*command, *(["--host", "127.0.0.1"] if server == "fastapi" else [])], env
+
+
+def peer(folder: Path, url: str) -> tuple[Path, list[str], dict[str, str]]:
+    """s3rius/FastAPI-template with PostgreSQL and SQLAlchemy: its folder, its command, its variables."""
+    given = "--quiet --name=peer --api-type=rest --db=postgresql --orm=sqlalchemy --ci=none"
+    with_ = "--migrations --dummy --routers --gunicorn"
+    generate = "uv tool run --quiet --python=3.13 --from=fastapi_template==6.1.2 fastapi_template"
+    folder.mkdir()
+    # One of its own tools has no wheel. That it fails to build the service from source is seen below.
+    run(f"{generate} {given} {with_}", folder, UV_NO_BUILD="0")
+    service = folder / "peer"
+    run("uv sync --quiet --python=3.13 --no-dev", service)
+    parts = urlsplit(url)
+    env = variables(service) | {
+        "PEER_DB_HOST": str(parts.hostname),
+        "PEER_DB_USER": str(parts.username),
+        "PEER_DB_PASS": str(parts.password),
+        # Beside the other's, which has an alembic_version too.
+        "PEER_DB_BASE": "peer",
+    }
+    create = "import asyncio, asyncpg, sys\n"
+    create += (
+        "async def main():\n    await (await asyncpg.connect(sys.argv[1])).execute('CREATE DATABASE peer')\n"
+    )
+    (folder / "create.py").write_text(f"{create}asyncio.run(main())\n")
+    run(f"python ../create.py {url}", service)
+    run("alembic upgrade head", service, **env)
+    return service, ["python", "-m", "peer"], env
 
 
 def bare_command(service: Path, server: str, name: str, port: int) -> tuple[list[str], dict[str, str]]:
