@@ -156,7 +156,7 @@ def test_migrations_that_start_at_the_same_moment_apply_each_revision_once_and_m
     started = stack.inspect("app")["State"]["StartedAt"]
     early = stack.ask("GET", "/health/ready")
     assert early.status_code == 503
-    assert early.json() == {"detail": "The schema is behind: run `alembic upgrade head`."}
+    assert early.json() == {"detail": "The schema is behind. Run alembic upgrade head."}
 
     def migrate(_: int) -> str:
         return stack.compose("run", "--rm", "-T", "--no-deps", "migrate")
