@@ -109,12 +109,13 @@ def deployment(
 ) -> Iterator[Callable[[str], Stack]]:
     """A service with this database and a cache, in production; started once."""
     running: dict[str, Stack] = {}
-    sizes = {"WEB_CONCURRENCY": str(WORKERS), "DATABASE_POOL_SIZE": str(POOL_SIZE)}
+    sizes = {"DATABASE_POOL_SIZE": str(POOL_SIZE)}
     with ExitStack() as held:
 
         def deployment(database: str) -> Stack:
             if database not in running:
-                answers = DEPLOYMENTS[database]
+                # Not WEB_CONCURRENCY alone: the limit of the memory goes by the answer.
+                answers = DEPLOYMENTS[database] | {"workers": WORKERS}
                 service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
                 image = held.enter_context(Image(service, answers))
                 stack = held.enter_context(
