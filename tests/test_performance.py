@@ -11,7 +11,8 @@ import pytest
 from tests.conftest import Render
 from tests.containers import HARDENED, Container, build, docker, unique
 from tests.matrix import DEFAULTS, values
-from tests.running import install, missing_python, run
+from tests.running import install, missing_python, run, serving
+from tests.waiting import until
 
 # What the import of the application brings in, beside Python's own: each one is memory and start time.
 IMPORTED = {
@@ -95,6 +96,37 @@ class TestInstalled:
             f"/health/live 0 {answer}",
             f"/items/x 1 {answer}",
         ]
+
+
+@pytest.mark.docker
+def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
+    render: Render, tmp_path: Path
+) -> None:
+    answers = DEFAULTS | {"database": "postgresql"}
+    if missing := missing_python(answers["python_version"]):
+        pytest.skip(missing)
+    service = render(database="postgresql")
+    install(service, answers, tmp_path)
+    user = ("--env=POSTGRES_USER=app", "--env=POSTGRES_PASSWORD=app")
+    with Container("postgres:18", *user, command=("postgres", "-c", "log_statement=all")) as database:
+        ready = "ready to accept connections"
+        # Until it listens, that is said to the image's own script.
+        until(lambda: ready in database.logs().partition("listening on IPv4")[2], "PostgreSQL is ready")
+        address = database.inspect(".NetworkSettings.Networks.bridge.IPAddress")
+        url = f"postgresql://app:app@{address}/app"
+
+        def statements() -> list[str]:
+            return re.findall(r"LOG:  (?:statement|execute \w+): (\w+)", database.logs())
+
+        run("alembic upgrade head", service, DATABASE_URL=url)
+        with serving(service, DATABASE_URL=url) as process:
+            process.client.post("/items", json={"name": "lamp"})
+            process.get("/items/1")
+            before = len(statements())
+            assert process.get("/items/1").status_code == 200
+            assert process.client.post("/items", json={"name": "sofa"}).status_code == 201
+            until(lambda: "COMMIT" in statements()[before:], "the commit is in the log")
+            assert statements()[before:] == ["SELECT", "BEGIN", "INSERT", "COMMIT"]
 
 
 # The runtime's own layers, above those of the base image: nothing is copied twice.
