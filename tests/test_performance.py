@@ -107,12 +107,12 @@ def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
         pytest.skip(missing)
     service = render(database="postgresql")
     install(service, answers, tmp_path)
-    user = ("--env=POSTGRES_USER=app", "--env=POSTGRES_PASSWORD=app")
-    with Container("postgres:18", *user, command=("postgres", "-c", "log_statement=all")) as database:
+    options = ("--env=POSTGRES_USER=app", "--env=POSTGRES_PASSWORD=app", "--publish=127.0.0.1::5432")
+    with Container("postgres:18", *options, command=("postgres", "-c", "log_statement=all")) as database:
         ready = "ready to accept connections"
         # Until it listens, that is said to the image's own script.
         until(lambda: ready in database.logs().partition("listening on IPv4")[2], "PostgreSQL is ready")
-        address = database.inspect(".NetworkSettings.Networks.bridge.IPAddress")
+        address = docker("port", database.name, "5432/tcp").strip()
         url = f"postgresql://app:app@{address}/app"
 
         def statements() -> list[str]:
