@@ -15,7 +15,7 @@ import httpx2
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.containers import Project, build, composed, docker, unique
+from tests.containers import DockerError, Project, build, composed, docker, unique
 from tests.matrix import Answers, combinations, computed, label, pairs, values
 from tests.running import blocks, reserved_port, run
 from tests.waiting import until
@@ -189,6 +189,20 @@ class Stack:
         healthy = "healthy"
         until(lambda: self.inspect(service)["State"]["Health"]["Status"] == healthy, f"a healthy {service}")
         return time.monotonic()
+
+    def take(self, command: str, service: str) -> None:
+        """Stop or pause a service. A busy container may not freeze at once: runc then lets it run on."""
+
+        def taken() -> bool:
+            try:
+                self.compose(command, service)
+            except DockerError as error:
+                if "unable to freeze" in str(error):
+                    return False
+                raise
+            return True
+
+        until(taken, f"{service} to {command}")
 
     def processes(self) -> set[str]:
         """The processes of the app's container, without the health check's."""

@@ -51,7 +51,7 @@ class Outage:
         started = self.stack.inspect("app")["State"]["StartedAt"]
         with self.load:
             until(lambda: self.answered({200, 201}, 0), "answers")
-            self.stack.compose(take, "database")
+            self.stack.take(take, "database")
             taken = time.monotonic()
             try:
                 until(lambda: self.answered({503}, taken), "errors", 5 * longest)
@@ -230,7 +230,7 @@ class TestCache:
     def write_while_away(self, stack: Stack, path: str, take: str, give: str) -> None:
         assert len(self.read(stack, path, 8)) == 1
         with Load(stack, *[f"GET {path}"] * 4) as load:
-            stack.compose(take, "cache")
+            stack.take(take, "cache")
             taken = time.monotonic()
             try:
                 written = self.write(stack, path)
