@@ -1,20 +1,37 @@
-"""A container of the service: its start, its memory, and its end under load, with each server."""
+"""A container of the service: its start, its memory, and its end under load, with each server.
+
+Start and memory of the default one also against s3rius/FastAPI-template.
+"""
 
 import shutil
 import socket
+import subprocess
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
-from benchmarks.load import answers
-from benchmarks.services import BARE, rendered
+from benchmarks.images import of_peer
+from benchmarks.load import CONNECTIONS, answers, cores, needs_wrk
+from benchmarks.services import BARE, PEER, rendered
 from tests.containers import Container, build, docker, unique
-from tests.matrix import values
+from tests.matrix import DEFAULTS, values
 
 UVICORN = ("uvicorn", "bare:fastapi", "--host=0.0.0.0", "--no-access-log", "--app-dir=/bare")
 ITEM = "/items/5?q=x"
+HEALTH = "/api/health"
+BARE_COMMANDS: dict[str, tuple[str, ...]] = {
+    "gunicorn": (
+        *("gunicorn", "bare:fastapi", "--worker-class=uvicorn_worker.UvicornWorker"),
+        *("--bind=0.0.0.0:8000", "--chdir=/bare"),
+    ),
+    "granian": (
+        *("granian", "bare:fastapi", "--interface=asgi"),
+        *("--host=0.0.0.0", "--working-dir=/bare"),
+    ),
+}
 # Inside of the container; not of the process that asks.
 MEMORY = """
 import os, re
@@ -24,7 +41,18 @@ print(sum(int(re.search(r"Pss: +([0-9]+)", file.read_text())[1]) for file in fil
 """
 
 
+@dataclass
+class Side:
+    """What is started from an image, and a path that it answers with a 200."""
+
+    image: str
+    path: str = ITEM
+    options: tuple[str, ...] = ()
+    command: tuple[str, ...] = ()
+
+
 def measure(folder: Path, options: Options) -> list[Row]:
+    needs_wrk()
     rows = []
     bare = folder / "bare"
     bare.mkdir()
@@ -33,52 +61,64 @@ def measure(folder: Path, options: Options) -> list[Row]:
     folder.chmod(0o755)
     bare.chmod(0o755)
     for server in values("server"):
-        if options.wanted(server):
-            service = rendered(folder / server, project_name="orders-api", server=server)
-            tag = unique("bench")
+        if not options.wanted(server):
+            continue
+        service = rendered(folder / server, project_name="orders-api", server=server)
+        tag = unique("bench")
+        mounted = (f"--volume={bare}:/bare:ro", "--env=PYTHONDONTWRITEBYTECODE=1")
+        sides = {
+            "service": Side(tag),
+            "bare FastAPI": Side(tag, options=mounted, command=BARE_COMMANDS.get(server, UVICORN)),
+        }
+        try:
             build(service, tag)
-            try:
-                rows += of(server, tag, bare, options)
-            finally:
-                docker("image", "rm", "--force", tag)
+            if server == DEFAULTS["server"]:
+                case = of_peer(folder)
+                sides[PEER] = Side(case.tag, HEALTH, ("--env=PEER_HOST=0.0.0.0",))
+                build(case.folder, case.tag, *case.options)
+            rows += of(server, sides, options)
+        finally:
+            for image in {side.image for side in sides.values()}:
+                docker("image", "rm", "--force", image)
     return rows
 
 
-def of(server: str, tag: str, bare: Path, options: Options) -> list[Row]:
-    mount = f"--volume={bare}:/bare:ro"
-    rows = []
-    idle: Samples = {"service": [], "bare FastAPI": []}
+def of(server: str, sides: dict[str, Side], options: Options) -> list[Row]:
+    idle: Samples = {name: [] for name in sides}
+    loaded: Samples = {name: [] for name in sides}
 
-    def started(name: str, *command: str) -> Callable[[], float]:
+    def started(name: str) -> Callable[[], float]:
+        side = sides[name]
+
         def first_answer() -> float:
             begun = time.perf_counter()
-            with Container(tag, mount, "--env=PYTHONDONTWRITEBYTECODE=1", command=command) as container:
-                url = container.url + ITEM
+            with Container(side.image, *side.options, command=side.command) as container:
+                url = container.url + side.path
                 while not answers(url):
                     time.sleep(0.01)
                 seconds = time.perf_counter() - begun
                 idle[name].append(memory(container))
+                put_under_load(url, options.seconds)
+                loaded[name].append(memory(container))
             return seconds
 
         return first_answer
 
-    command: tuple[str, ...] = UVICORN
-    if server == "gunicorn":
-        worker = "--worker-class=uvicorn_worker.UvicornWorker"
-        command = ("gunicorn", "bare:fastapi", worker, "--bind=0.0.0.0:8000", "--chdir=/bare")
-    elif server == "granian":
-        command = ("granian", "bare:fastapi", "--interface=asgi", "--host=0.0.0.0", "--working-dir=/bare")
-    samples = alternate(
-        {"service": started("service"), "bare FastAPI": started("bare FastAPI", *command)}, options.rounds
-    )
-    rows += pairs(
-        "containers", f"{server}, docker run to the first 200", "s", samples, "bare FastAPI", reach=1.3
-    )
-    rows += pairs("containers", f"{server}, memory idle", "MB", idle, "bare FastAPI")
-    failed, loaded = stopped_under_load(tag, options)
-    ends: Samples = {"failed": failed, "answered": loaded}
-    rows += pairs("containers", f"{server}, requests at SIGTERM", "requests", ends, "answered")
-    return rows
+    starts = alternate({name: started(name) for name in sides}, options.rounds)
+    others = list(sides)[1:]
+    failed, answered = stopped_under_load(sides["service"].image, options)
+    ends: Samples = {"failed": failed, "answered": answered}
+    return [
+        *pairs("containers", f"{server}, docker run to the first 200", "s", starts, *others, reach=1.3),
+        *pairs("containers", f"{server}, memory idle", "MB", idle, *others),
+        *pairs("containers", f"{server}, memory after a load", "MB", loaded, *others),
+        *pairs("containers", f"{server}, requests at SIGTERM", "requests", ends, "answered"),
+    ]
+
+
+def put_under_load(url: str, seconds: float) -> None:
+    wrk = ("wrk", "-t1", f"-c{CONNECTIONS}", f"-d{round(seconds)}", url)
+    subprocess.run(["taskset", "-c", cores()[1], *wrk], check=True, capture_output=True)
 
 
 def memory(container: Container) -> float:

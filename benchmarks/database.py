@@ -14,13 +14,12 @@ import httpx2
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import cores, needs_wrk, pinned, wrk
-from benchmarks.services import bare_command, installed, own_command, peer
+from benchmarks.services import PEER, PEER_COMMAND, bare_command, installed, own_command, peer_with_rows
 from tests.containers import docker, unique
 from tests.matrix import values
 from tests.running import reserved_port, run
 from tests.waiting import until
 
-PEER = "s3rius/FastAPI-template"
 SIDES = {"service": "", "bare driver": "driver", "ORM's defaults": "orm"}
 APPLICATIONS = Path(__file__).with_name("bare_database.py")
 POST_ITEMS = Path(__file__).with_name("post_items.lua")
@@ -109,13 +108,13 @@ def of(database: str, url: str, folder: Path, options: Options) -> list[Row]:
 
 
 def of_peer(folder: Path, url: str, options: Options, rates: Samples, tails: Samples) -> Callable[[], float]:
-    service, command, env = peer(folder / "peer", url)
+    service, env = peer_with_rows(folder / "peer", url)
 
     def loaded() -> float:
         with reserved_port() as port:
             env["PEER_PORT"] = str(port)
             address = f"http://127.0.0.1:{port}/api/dummy/"
-            with pinned(command, service, env, address) as pid:
+            with pinned(PEER_COMMAND, service, env, address) as pid:
                 if not rates[PEER]:
                     httpx2.put(address, json={"name": "lamp"}, timeout=60).raise_for_status()
                 for seconds in (1, options.seconds):

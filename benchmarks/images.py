@@ -1,17 +1,20 @@
-"""The image: its size, its builds, beside what guides have.
+"""The image: its size, its builds and what is sent for them, beside what guides and a peer have.
 
 `--only rebuild` leaves the builds without a cached layer out: they take minutes.
 """
 
+import os
+import re
 import shutil
 import subprocess
+import sys
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparing import Options, Row, alternate, pairs
-from benchmarks.services import rendered
+from benchmarks.services import PEER, peer, rendered
 from tests.containers import build, docker, unique
 from tests.matrix import DEFAULTS
 
@@ -60,13 +63,19 @@ CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
 }
 
 
+# What lies beside the code of a service that somebody works on, in megabytes.
+JUNK = {".venv": 60, ".git": 20, "data": 20}
+
+
 @dataclass
 class Case:
-    """A folder with a Dockerfile, and the file of it that an owner edits."""
+    """A folder with a Dockerfile, the file of it that an owner edits, and its build's options."""
 
     folder: Path
     edited: Path
     tag: str
+    base: str = BASE
+    options: tuple[str, ...] = ()
 
 
 def cases(folder: Path) -> dict[str, Case]:
@@ -80,12 +89,31 @@ def cases(folder: Path) -> dict[str, Case]:
         shutil.copy(pip / "requirements.txt", recipe)
         (recipe / "main.py").write_text(MAIN)
         found[name] = Case(recipe, recipe / "main.py", unique("bench"))
+    found[PEER] = of_peer(folder)
     return found
+
+
+def of_peer(folder: Path) -> Case:
+    service = peer(folder / "peer")
+    # It takes uv, and nothing else, out of an image of Python: a folder with uv alone is enough.
+    [image] = re.findall(
+        r"^FROM (ghcr.io/astral-sh/uv:\S+) AS uv$", (service / "Dockerfile").read_text(), re.M
+    )
+    uv = folder / "uv" / "usr" / "local" / "bin" / "uv"
+    uv.parent.mkdir(parents=True)
+    shutil.copy(Path(sys.executable).with_name("uv"), uv)
+    return Case(
+        service,
+        service / "peer" / "web" / "application.py",
+        unique("bench"),
+        "python:3.13-slim-trixie",
+        ("--target=prod", f"--build-context={image}={folder / 'uv'}"),
+    )
 
 
 def timed(case: Case, *options: str) -> float:
     begun = time.perf_counter()
-    build(case.folder, case.tag, *options)
+    build(case.folder, case.tag, *case.options, *options)
     return time.perf_counter() - begun
 
 
@@ -93,6 +121,17 @@ def after_an_edit(case: Case) -> float:
     with case.edited.open("a") as file:
         file.write(f"\nEDITED = {time.monotonic_ns()}\n")
     return timed(case)
+
+
+def context(case: Case, copy: Path) -> float:
+    """What a build sends, in megabytes, where the folder holds more than the service."""
+    shutil.copytree(case.folder, copy, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
+    for name, megabytes in JUNK.items():
+        (copy / name).mkdir()
+        (copy / name / "junk").write_bytes(os.urandom(megabytes * 1_000_000))
+    printed = build(copy, case.tag, *case.options)
+    sizes = re.findall(r"transferring context: ([\d.]+)([kMG]?)B", printed)
+    return max(float(number) * {"": 1e-6, "k": 1e-3, "M": 1, "G": 1e3}[unit] for number, unit in sizes)
 
 
 def size(tag: str) -> float:
@@ -116,21 +155,26 @@ def measure(folder: Path, options: Options) -> list[Row]:
     rows = []
     try:
         for case in found.values():
-            build(case.folder, case.tag)
-        sizes = {name: [size(case.tag) - size(BASE)] for name, case in found.items()}
+            build(case.folder, case.tag, *case.options)
+        others = [name for name in found if name != "service"]
+        sizes = {name: [size(case.tag) - size(case.base)] for name, case in found.items()}
         sizes["its locked packages"] = [packages(found["service"].tag)]
         rows += pairs(
-            "images", "over the base image", "MB", sizes, "its locked packages", *RECIPES, reach=1.05
+            "images", "over the base image", "MB", sizes, "its locked packages", *others, reach=1.05
         )
+        sent = {
+            name: [context(case, folder / f"{number}")] for number, (name, case) in enumerate(found.items())
+        }
+        rows += pairs("images", "sent to build, beside 100 MB", "MB", sent, *others)
         service = found["service"]
         edits: dict[str, Callable[[], float]] = {
             "service, a line edited": lambda: after_an_edit(service),
             "no edit": lambda: timed(service),
         }
-        for name in RECIPES:
+        for name in others:
             edits[name] = lambda case=found[name]: after_an_edit(case)  # type: ignore[misc]
         rebuilt = alternate(edits, options.rounds)
-        rows += pairs("images", "rebuild", "s", rebuilt, "no edit", *RECIPES, reach=1.5)
+        rows += pairs("images", "rebuild", "s", rebuilt, "no edit", *others, reach=1.5)
         if not options.wanted("cold"):
             return rows
         cold: dict[str, Callable[[], float]] = {
@@ -138,7 +182,7 @@ def measure(folder: Path, options: Options) -> list[Row]:
             for name, case in found.items()
         }
         built = alternate(cold, min(2, options.rounds))
-        rows += pairs("images", "build without a cached layer", "s", built, *RECIPES)
+        rows += pairs("images", "build without a cached layer", "s", built, *others)
     finally:
         for case in found.values():
             docker("image", "rm", "--force", case.tag)

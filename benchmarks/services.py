@@ -43,16 +43,25 @@ def own_command(service: Path, server: str, port: int) -> tuple[list[str], dict[
     return [*command, *(["--host", "127.0.0.1"] if server == "fastapi" else [])], env
 
 
-def peer(folder: Path, url: str) -> tuple[Path, list[str], dict[str, str]]:
-    """s3rius/FastAPI-template with PostgreSQL and SQLAlchemy: its folder, its command, its variables."""
-    given = "--quiet --name=peer --api-type=rest --db=postgresql --orm=sqlalchemy --ci=none"
-    with_ = "--migrations --dummy --routers --gunicorn"
+PEER = "s3rius/FastAPI-template"
+PEER_COMMAND = ["python", "-m", "peer"]
+
+
+def peer(folder: Path, given: str = "--db=none --orm=none") -> Path:
+    """A service of s3rius/FastAPI-template, installed, with Gunicorn: its own choice for production."""
+    common = "--quiet --name=peer --api-type=rest --ci=none --routers --gunicorn"
     generate = "uv tool run --quiet --python=3.13 --from=fastapi_template==6.1.2 fastapi_template"
     folder.mkdir()
     # One of its own tools has no wheel. That it fails to build the service from source is seen below.
-    run(f"{generate} {given} {with_}", folder, UV_NO_BUILD="0")
+    run(f"{generate} {common} {given}", folder, UV_NO_BUILD="0")
     service = folder / "peer"
     run("uv sync --quiet --python=3.13 --no-dev", service)
+    return service
+
+
+def peer_with_rows(folder: Path, url: str) -> tuple[Path, dict[str, str]]:
+    """The same with SQLAlchemy and a table in this PostgreSQL, and its variables."""
+    service = peer(folder, "--db=postgresql --orm=sqlalchemy --migrations --dummy")
     parts = urlsplit(url)
     env = variables(service) | {
         "PEER_DB_HOST": str(parts.hostname),
@@ -68,7 +77,7 @@ def peer(folder: Path, url: str) -> tuple[Path, list[str], dict[str, str]]:
     (folder / "create.py").write_text(f"{create}asyncio.run(main())\n")
     run(f"python ../create.py {url}", service)
     run("alembic upgrade head", service, **env)
-    return service, ["python", "-m", "peer"], env
+    return service, env
 
 
 def bare_command(service: Path, server: str, name: str, port: int) -> tuple[list[str], dict[str, str]]:

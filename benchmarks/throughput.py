@@ -1,4 +1,8 @@
-"""Requests per second and p99 of the default service, access log on, under each server."""
+"""Requests per second and p99 of the default service, access log on, under each server.
+
+Under the default one also against s3rius/FastAPI-template: our route with a path, a query and a model
+against its `/api/health`, which answers null, each with its own access log.
+"""
 
 import shutil
 from collections.abc import Callable
@@ -6,9 +10,9 @@ from pathlib import Path
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import needs_wrk, pinned, wrk
-from benchmarks.services import BARE, bare_command, installed, own_command
-from tests.matrix import values
-from tests.running import reserved_port
+from benchmarks.services import BARE, PEER, PEER_COMMAND, bare_command, installed, own_command, peer
+from tests.matrix import DEFAULTS, values
+from tests.running import reserved_port, variables
 
 SIDES = {
     "service": "",
@@ -34,8 +38,8 @@ def under(server: str, folder: Path, options: Options) -> list[Row]:
     elsewhere = folder / f"{server}-bare"
     elsewhere.mkdir()
     shutil.copy(BARE, elsewhere)
-    rates: Samples = {side: [] for side in SIDES}
-    tails: Samples = {side: [] for side in SIDES}
+    rates: Samples = {side: [] for side in (*SIDES, PEER)}
+    tails: Samples = {side: [] for side in (*SIDES, PEER)}
 
     def side(name: str, application: str) -> Callable[[], float]:
         def loaded() -> float:
@@ -56,10 +60,30 @@ def under(server: str, folder: Path, options: Options) -> list[Row]:
         return loaded
 
     sides = {name: side(name, application) for name, application in SIDES.items()}
+    if server == DEFAULTS["server"]:
+        sides[PEER] = of_peer(folder, options, rates, tails)
     counts = alternate(sides, options.rounds)
-    against = list(SIDES)[1:]
+    against = list(sides)[1:]
+    by_the_clock = [name for name in ("bare FastAPI", PEER) if name in sides]
     return [
         *pairs("throughput", server, "requests per CPU second", counts, *against, reach=0.9),
-        *pairs("throughput", f"{server}, by the clock", "requests/s", rates, "bare FastAPI"),
-        *pairs("throughput", f"{server}, p99", "ms", tails, "bare FastAPI"),
+        *pairs("throughput", f"{server}, by the clock", "requests/s", rates, *by_the_clock),
+        *pairs("throughput", f"{server}, p99", "ms", tails, *by_the_clock),
     ]
+
+
+def of_peer(folder: Path, options: Options, rates: Samples, tails: Samples) -> Callable[[], float]:
+    service = peer(folder / "peer")
+
+    def loaded() -> float:
+        with reserved_port() as port:
+            env = variables(service) | {"PEER_PORT": str(port)}
+            url = f"http://127.0.0.1:{port}/api/health"
+            with pinned(PEER_COMMAND, service, env, url) as pid:
+                wrk(url, 1, pid)
+                load = wrk(url, options.seconds, pid)
+        rates[PEER].append(load.rate)
+        tails[PEER].append(load.p99)
+        return load.per_cpu_second
+
+    return loaded
