@@ -133,7 +133,7 @@ def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
 
 
 # The runtime's own layers, above those of the base image: nothing is copied twice.
-LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY /code /code"]
+LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY app app"]
 
 
 @pytest.mark.docker
