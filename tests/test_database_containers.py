@@ -165,6 +165,19 @@ class TestProduction:
                 deployed.compose("run", "--rm", "-T", f"--env=DATABASE_URL={url}", "migrate")
             assert wrong not in str(error.value).partition("\n")[2]
 
+    def test_an_address_that_the_migration_cannot_use_is_one_sentence_without_its_password(
+        self, deployed: Stack
+    ) -> None:
+        if deployed.answers["database"] not in DATABASE_SERVERS:
+            pytest.skip("the address of this database has no password")
+        wrong = "DATABASE_URL=postgres+driver://app:hunter2@database/app"
+        with pytest.raises(DockerError) as error:
+            deployed.compose("run", "--rm", "--no-deps", "--no-TTY", f"--env={wrong}", "migrate")
+        # The first line is the command itself.
+        printed = str(error.value).splitlines()[1:]
+        assert any("The environment is not valid. DATABASE_URL: " in line for line in printed), printed
+        assert not any("hunter2" in line or "Traceback" in line for line in printed), printed
+
     def test_without_one_of_its_secrets_it_does_not_start_and_names_the_file(
         self, image: Image, tmp_path: Path
     ) -> None:
