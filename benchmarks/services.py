@@ -80,15 +80,18 @@ def peer_with_rows(folder: Path, url: str) -> tuple[Path, dict[str, str]]:
     return service, env
 
 
-def bare_command(service: Path, server: str, name: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """How one would start an application of `bare.py` under the same server, with no line for a request."""
+def bare_command(
+    service: Path, server: str, name: str, port: int, *, logged: bool = False
+) -> tuple[list[str], dict[str, str]]:
+    """How one would start an application of `bare.py` under the same server; only Uvicorn can be `logged`."""
     application = f"bare:{name}"
     address = ["--host", "127.0.0.1", "--port", str(port)]
+    silent = [] if logged else ["--no-access-log", "--log-level=warning"]
     gunicorn = ["--no-control-socket", "--log-level=warning", f"--bind=127.0.0.1:{port}"]
     commands = {
-        "uvicorn": ["uvicorn", application, "--no-access-log", "--log-level=warning", *address],
+        "uvicorn": ["uvicorn", application, *silent, *address],
         "fastapi": ["fastapi", "run", "--entrypoint", application, *address],
         "gunicorn": ["gunicorn", application, "--worker-class=uvicorn_worker.UvicornWorker", *gunicorn],
         "granian": ["granian", application, "--interface=asgi", *address],
     }
-    return commands[server], variables(service)
+    return commands[server], variables(service) | ({"ACCESS_LOG": "1"} if logged else {})

@@ -1,7 +1,8 @@
 """Requests per second and p99 of the default service, access log on, under each server.
 
-Under the default one also against s3rius/FastAPI-template: our route with a path, a query and a model
-against its `/api/health`, which answers null, each with its own access log.
+Under the default one also against itself without access lines, bare FastAPI with Uvicorn's own, and
+s3rius/FastAPI-template: our route with a path, a query and a model against its `/api/health`, which answers
+null, each with its own access log.
 """
 
 import shutil
@@ -21,6 +22,8 @@ SIDES = {
     "bare Starlette": "starlette",
     "bare ASGI": "asgi",
 }
+SILENT = "service without access lines"
+LOGGED = "bare FastAPI with Uvicorn's access log"
 
 
 def measure(folder: Path, options: Options) -> list[Row]:
@@ -38,17 +41,18 @@ def under(server: str, folder: Path, options: Options) -> list[Row]:
     elsewhere = folder / f"{server}-bare"
     elsewhere.mkdir()
     shutil.copy(BARE, elsewhere)
-    rates: Samples = {side: [] for side in (*SIDES, PEER)}
-    tails: Samples = {side: [] for side in (*SIDES, PEER)}
+    rates: Samples = {side: [] for side in (*SIDES, SILENT, LOGGED, PEER)}
+    tails: Samples = {side: [] for side in (*SIDES, SILENT, LOGGED, PEER)}
 
-    def side(name: str, application: str) -> Callable[[], float]:
+    def side(name: str, application: str, *, logged: bool = True) -> Callable[[], float]:
         def loaded() -> float:
             with reserved_port() as port:
                 assert port
                 if application:
-                    command, env = bare_command(service, server, application, port)
+                    command, env = bare_command(service, server, application, port, logged=logged)
                 else:
                     command, env = own_command(service, server, port)
+                    env |= {} if logged else {"LOG_LEVEL": "WARNING"}
                 url = f"http://127.0.0.1:{port}/items/5?q=x"
                 with pinned(command, elsewhere if application else service, env, url) as pid:
                     wrk(url, 1, pid)
@@ -59,8 +63,10 @@ def under(server: str, folder: Path, options: Options) -> list[Row]:
 
         return loaded
 
-    sides = {name: side(name, application) for name, application in SIDES.items()}
+    sides = {name: side(name, application, logged=not application) for name, application in SIDES.items()}
     if server == DEFAULTS["server"]:
+        sides[SILENT] = side(SILENT, "", logged=False)
+        sides[LOGGED] = side(LOGGED, "fastapi")
         sides[PEER] = of_peer(folder, options, rates, tails)
     counts = alternate(sides, options.rounds)
     against = list(sides)[1:]

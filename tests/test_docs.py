@@ -20,6 +20,7 @@ import httpx2
 import pytest
 import yaml
 
+from benchmarks.__main__ import NAMES
 from tests.clones import ENVIRONMENT, clone, commit, run, tracked
 from tests.conftest import Render, Services
 from tests.containers import docker, unique, why_no_engine
@@ -492,3 +493,8 @@ def read(terminal: int) -> str:
         return os.read(terminal, 65536).decode(errors="replace")
     except OSError:
         return ""
+
+
+def test_the_page_on_performance_has_a_command_for_each_comparison() -> None:
+    named = re.findall(r"^\| .* \| `make bench NAME=(\w+)` \|$", page("docs/performance.md"), re.MULTILINE)
+    assert named == [*NAMES]
