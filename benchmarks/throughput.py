@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
-from benchmarks.load import needs_wrk, pinned, wrk
+from benchmarks.load import Load, needs_wrk, pinned, wrk
 from benchmarks.services import BARE, PEER, PEER_COMMAND, bare_command, installed, own_command, peer
 from tests.matrix import DEFAULTS, values
 from tests.running import reserved_port, variables
@@ -54,9 +54,7 @@ def under(server: str, folder: Path, options: Options) -> list[Row]:
                     command, env = own_command(service, server, port)
                     env |= {} if logged else {"LOG_LEVEL": "WARNING"}
                 url = f"http://127.0.0.1:{port}/items/5?q=x"
-                with pinned(command, elsewhere if application else service, env, url) as pid:
-                    wrk(url, 1, pid)
-                    load = wrk(url, options.seconds, pid)
+                load = put_under_load(command, elsewhere if application else service, env, url, options)
             rates[name].append(load.rate)
             tails[name].append(load.p99)
             return load.per_cpu_second
@@ -85,11 +83,15 @@ def of_peer(folder: Path, options: Options, rates: Samples, tails: Samples) -> C
         with reserved_port() as port:
             env = variables(service) | {"PEER_PORT": str(port)}
             url = f"http://127.0.0.1:{port}/api/health"
-            with pinned(PEER_COMMAND, service, env, url) as pid:
-                wrk(url, 1, pid)
-                load = wrk(url, options.seconds, pid)
+            load = put_under_load(PEER_COMMAND, service, env, url, options)
         rates[PEER].append(load.rate)
         tails[PEER].append(load.p99)
         return load.per_cpu_second
 
     return loaded
+
+
+def put_under_load(command: list[str], folder: Path, env: dict[str, str], url: str, options: Options) -> Load:
+    with pinned(command, folder, env, url) as pid:
+        wrk(url, 1, pid)
+        return wrk(url, options.seconds, pid)
