@@ -9,6 +9,7 @@ import random
 import re
 import sys
 import time
+from collections.abc import Awaitable
 from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
@@ -16,7 +17,6 @@ from typing import Any
 from urllib.parse import quote
 
 from pydantic import ValidationError
-from pydantic_core import to_json
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 access_logger = logging.getLogger("access")
@@ -108,19 +108,19 @@ class LogMiddleware:
             return
         started_at = time.perf_counter()
         status = 0
-        identifier = b"%032x" % random.getrandbits(128)
+        identifier = f"{random.getrandbits(128):032x}"
         for name, value in scope["headers"]:
             if name == b"x-request-id" and self.VALID_ID.fullmatch(value):
-                identifier = value
-        request_id.set(identifier.decode())
+                identifier = value.decode()
+        request_id.set(identifier)
 
-        async def send_with_id(message: Message) -> None:
+        def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status
             if message["type"] == "http.response.start":
                 status = message["status"]
-                named = (b"x-request-id", identifier)
+                named = (b"x-request-id", identifier.encode())
                 message["headers"] = [*message["headers"], named]
-            await send(message)
+            return send(message)
 
         try:
             await self.app(scope, receive, send_with_id)
@@ -137,7 +137,8 @@ class LogMiddleware:
                 await send({"type": "http.response.body", "body": body})
             raise
         finally:
-            self.access_log.add(scope, status, time.perf_counter() - started_at)
+            seconds = time.perf_counter() - started_at
+            self.access_log.add(scope, status, identifier, seconds)
 
     async def start_and_stop(self, scope: Scope, receive: Receive, send: Send) -> None:
         reported = False
@@ -166,68 +167,58 @@ class AccessLog:
     `logging.json`, these lines have only the level.
     """
 
+    LINE = (
+        '{"time":"%s","level":"%s","logger":"access","message":"%s %s %d","request_id":"%s",'
+        '"method":"%s","path":"%s","status":%d,"duration_ms":%.2f,"client":%s}\n'
+    )
     # Bytes that a pipe takes as one piece, so that the lines of other workers stay out of it.
     PIECE = 4096
 
     def __init__(self) -> None:
-        self.at_once = not in_production()
-        self.answered: list[Answered] = []
+        self.in_production = in_production()
+        self.answered: list[tuple[Scope, int, str, float]] = []
 
-    def add(self, scope: Scope, status: int, seconds: float) -> None:
-        # Probes come every few seconds, for ever.
-        probe = status == 200 and scope["path"].startswith("/health/")
-        level = logging.DEBUG if probe else logging.INFO
-        if not access_logger.isEnabledFor(level):
-            return
-        answered = (time.time(), level, request_id.get(), scope, status, seconds)
-        if self.at_once:
-            fields = access_fields(*answered)
-            access_logger.log(level, fields.pop("message"), extra=fields)
-            return
-        if not self.answered:
+    def add(self, scope: Scope, status: int, identifier: str, seconds: float) -> None:
+        self.answered.append((scope, status, identifier, seconds))
+        if not self.in_production:
+            self.write()
+        elif len(self.answered) == 1:
             asyncio.get_running_loop().call_soon(self.write)
-        self.answered.append(answered)
 
     def write(self) -> None:
         answered, self.answered = self.answered, []
-        piece = b""
-        for one in answered:
-            line = to_json(access_fields(*one))
-            if len(piece) + len(line) >= self.PIECE:
+        encode = JsonFormatter.encode
+        now = utc(time.time())
+        piece = ""
+        for scope, status, identifier, seconds in answered:
+            # Its query stays out, because it may hold a secret.
+            method, path, client = scope["method"], scope["path"], scope.get("client")
+            # Probes come every few seconds, for ever.
+            probe = status == 200 and path.startswith("/health/")
+            level = logging.DEBUG if probe else logging.INFO
+            if not access_logger.isEnabledFor(level):
+                continue
+            # A line break in a path would begin a line of its own.
+            if not path.isprintable():
+                path = quote(path)
+            if not self.in_production:
+                access_logger.log(level, "%s %s %d", method, path, status)
+                continue
+            answer = method, encode(path)[1:-1], status
+            name = logging.getLevelName(level)
+            address = encode(client and client[0])
+            fields = now, name, *answer, identifier, *answer, seconds * 1000, address
+            line = self.LINE % fields
+            if len(piece) + len(line) > self.PIECE:
                 self.write_piece(piece)
-                piece = b""
-            piece += line + b"\n"
+                piece = ""
+            piece += line
         self.write_piece(piece)
 
-    def write_piece(self, piece: bytes) -> None:
-        sys.stdout.buffer.write(piece)
-        sys.stdout.buffer.flush()
-
-
-# The arguments of `access_fields`, kept until lines are made of many: that is faster for each.
-Answered = tuple[float, int, str, Scope, int, float]
-
-
-def access_fields(
-    at: float, level: int, identifier: str, scope: Scope, status: int, seconds: float
-) -> dict[str, Any]:
-    """What is logged of a request. Its query stays out, because it may hold a secret."""
-    method, path, client = scope["method"], scope["path"], scope.get("client")
-    # A line break in a path would begin a line of its own.
-    if not path.isprintable():
-        path = quote(path)
-    return {
-        "time": utc(at),
-        "level": logging.getLevelName(level),
-        "logger": "access",
-        "message": f"{method} {path} {status}",
-        "request_id": identifier,
-        "method": method,
-        "path": path,
-        "status": status,
-        "duration_ms": round(seconds * 1000, 2),
-        "client": client[0] if client else None,
-    }
+    def write_piece(self, piece: str) -> None:
+        if piece:
+            sys.stdout.buffer.write(piece.encode())
+            sys.stdout.buffer.flush()
 
 
 def what_to_set(error: ValidationError) -> str:

@@ -186,6 +186,13 @@ def test_an_item_is_read(production: Process) -> None:
     assert production.get("/items/5?q=somequery").json() == {"item_id": 5, "q": "somequery"}
 
 
+def test_no_answer_names_the_server_where_an_option_can_keep_it_out(
+    production: Process, answers: Answers
+) -> None:
+    has_no_option = answers["server"] in ("fastapi", "granian")
+    assert ("server" in production.get("/").headers) == has_no_option
+
+
 def test_an_item_id_is_a_number(production: Process) -> None:
     assert production.get("/items/x").status_code == 422
 
