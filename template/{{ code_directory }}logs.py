@@ -108,7 +108,7 @@ class LogMiddleware:
             return
         started_at = time.perf_counter()
         status = 0
-        identifier = f"{random.getrandbits(128):032x}"
+        identifier = random.getrandbits(128).to_bytes(16).hex()
         for name, value in scope["headers"]:
             if name == b"x-request-id" and self.VALID_ID.fullmatch(value):
                 identifier = value.decode()
@@ -187,27 +187,28 @@ class AccessLog:
 
     def write(self) -> None:
         answered, self.answered = self.answered, []
-        encode = JsonFormatter.encode
+        info, debug = map(access_logger.isEnabledFor, (logging.INFO, logging.DEBUG))
         now = utc(time.time())
+        encode = JsonFormatter.encode
         piece = ""
         for scope, status, identifier, seconds in answered:
             # Its query stays out, because it may hold a secret.
             method, path, client = scope["method"], scope["path"], scope.get("client")
             # Probes come every few seconds, for ever.
             probe = status == 200 and path.startswith("/health/")
-            level = logging.DEBUG if probe else logging.INFO
-            if not access_logger.isEnabledFor(level):
+            if not (debug if probe else info):
                 continue
             # A line break in a path would begin a line of its own.
             if not path.isprintable():
                 path = quote(path)
             if not self.in_production:
-                access_logger.log(level, "%s %s %d", method, path, status)
+                log = access_logger.debug if probe else access_logger.info
+                log("%s %s %d", method, path, status)
                 continue
+            level = "DEBUG" if probe else "INFO"
             answer = method, encode(path)[1:-1], status
-            name = logging.getLevelName(level)
-            address = encode(client and client[0])
-            fields = now, name, *answer, identifier, *answer, seconds * 1000, address
+            address = encode(client[0]) if client else "null"
+            fields = now, level, *answer, identifier, *answer, seconds * 1000, address
             line = self.LINE % fields
             if len(piece) + len(line) > self.PIECE:
                 self.write_piece(piece)
