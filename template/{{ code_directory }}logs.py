@@ -206,6 +206,7 @@ class AccessLog:
                 log("%s %s %d", method, path, status)
                 continue
             level = "DEBUG" if probe else "INFO"
+            # A method and a valid id have nothing that JSON escapes.
             answer = method, encode(path)[1:-1], status
             address = encode(client[0]) if client else "null"
             fields = now, level, *answer, identifier, *answer, seconds * 1000, address
