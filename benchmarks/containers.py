@@ -16,8 +16,8 @@ from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.images import of_peer
 from benchmarks.load import CONNECTIONS, answers, cores, needs_wrk
 from benchmarks.services import BARE, PEER, rendered
-from tests.containers import Container, build, docker, unique
-from tests.matrix import DEFAULTS, values
+from harness.containers import Container, build, docker, unique
+from harness.matrix import DEFAULTS, values
 
 UVICORN = ("uvicorn", "bare:fastapi", "--host=0.0.0.0", "--no-access-log", "--app-dir=/bare")
 ITEM = "/items/5?q=x"

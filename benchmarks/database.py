@@ -15,10 +15,10 @@ import httpx2
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import cores, needs_wrk, pinned, wrk
 from benchmarks.services import PEER, PEER_COMMAND, bare_command, installed, own_command, peer_with_rows
-from tests.containers import docker, unique
-from tests.matrix import values
-from tests.running import reserved_port, run
-from tests.waiting import until
+from harness.containers import docker, unique
+from harness.matrix import values
+from harness.running import reserved_port, run
+from harness.waiting import until
 
 SIDES = {"service": "", "bare driver": "driver", "ORM's defaults": "orm"}
 APPLICATIONS = Path(__file__).with_name("bare_database.py")

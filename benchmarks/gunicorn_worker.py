@@ -10,7 +10,7 @@ from pathlib import Path
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import needs_wrk, pinned, wrk
 from benchmarks.services import BARE, installed
-from tests.running import reserved_port, variables
+from harness.running import reserved_port, variables
 
 GUNICORN = ["gunicorn", "bare:fastapi", "--workers=1", "--no-control-socket", "--log-level=warning"]
 # The first is the one that services run.

@@ -15,8 +15,8 @@ from pathlib import Path
 
 from benchmarks.comparing import Options, Row, alternate, pairs
 from benchmarks.services import PEER, peer, rendered
-from tests.containers import build, docker, unique
-from tests.matrix import DEFAULTS
+from harness.containers import build, docker, unique
+from harness.matrix import DEFAULTS
 
 BASE = f"python:{DEFAULTS['python_version']}-slim-trixie"
 MAIN = """

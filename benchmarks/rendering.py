@@ -8,7 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from benchmarks.comparing import Options, Row, alternate, pairs
-from tests.matrix import ROOT
+from harness.matrix import ROOT
 
 
 def measure(folder: Path, options: Options) -> list[Row]:

@@ -6,8 +6,8 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.matrix import DEFAULTS, ROOT, Answers
-from tests.running import deployed, install_script, run, variables
+from harness.matrix import DEFAULTS, ROOT, Answers
+from harness.running import deployed, install_script, run, variables
 
 BARE = Path(__file__).with_name("bare.py")
 

@@ -12,8 +12,8 @@ from pathlib import Path
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import Load, needs_wrk, pinned, wrk
 from benchmarks.services import BARE, PEER, PEER_COMMAND, bare_command, installed, own_command, peer
-from tests.matrix import DEFAULTS, values
-from tests.running import reserved_port, variables
+from harness.matrix import DEFAULTS, values
+from harness.running import reserved_port, variables
 
 SIDES = {
     "service": "",

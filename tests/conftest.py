@@ -10,9 +10,9 @@ import copier
 import jinja2
 import pytest
 
-from tests.containers import why_no_engine
-from tests.matrix import ASKED, ROOT, Answers, label, telling
-from tests.stacks import DEPLOYMENTS, POOL_SIZE, WORKERS, Image, Stack, stacked
+from harness.containers import why_no_engine
+from harness.matrix import ASKED, ROOT, Answers, label, telling
+from harness.stacks import DEPLOYMENTS, POOL_SIZE, WORKERS, Image, Stack, stacked
 
 Render = Callable[..., Path]
 Services = list[tuple[Answers, Path]]

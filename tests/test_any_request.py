@@ -12,9 +12,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers import unique
-from tests.stacks import CACHED, DATABASES, POOL_SIZE, WORKERS, Stack, in_group
-from tests.waiting import until
+from harness.containers import unique
+from harness.stacks import CACHED, DATABASES, POOL_SIZE, WORKERS, Stack, in_group
+from harness.waiting import until
 
 pytestmark = pytest.mark.docker
 

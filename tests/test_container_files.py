@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 import yaml
 
+from harness.matrix import ROOT, Answers, combinations, label
 from tests.conftest import Render, Services
-from tests.matrix import ROOT, Answers, combinations, label
 
 pytestmark = pytest.mark.xdist_group("rendering")
 

@@ -7,8 +7,18 @@ from pathlib import Path
 
 import pytest
 
-from tests.containers import DockerError, composed, docker, unique
-from tests.stacks import DATA, DATA_ONCE, DATABASE_SERVERS, DATABASES, Image, Stack, in_group, stacked, turned
+from harness.containers import DockerError, composed, docker, unique
+from harness.stacks import (
+    DATA,
+    DATA_ONCE,
+    DATABASE_SERVERS,
+    DATABASES,
+    Image,
+    Stack,
+    in_group,
+    stacked,
+    turned,
+)
 
 pytestmark = pytest.mark.docker
 

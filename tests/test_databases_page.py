@@ -9,10 +9,10 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.clones import ENVIRONMENT, commit, git, run
+from harness.clones import ENVIRONMENT, commit, git, run
+from harness.containers import composed, docker, unique
+from harness.matrix import DEFAULTS, values
 from tests.conftest import Render
-from tests.containers import composed, docker, unique
-from tests.matrix import DEFAULTS, values
 from tests.test_docs import blocks, page
 
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}

@@ -12,9 +12,9 @@ from pathlib import Path
 import httpx2
 import pytest
 
-from tests.clones import ENVIRONMENT, clone, run
-from tests.matrix import ROOT, values
-from tests.waiting import until
+from harness.clones import ENVIRONMENT, clone, run
+from harness.matrix import ROOT, values
+from harness.waiting import until
 
 DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
 # Installing takes as long as the network does.

@@ -13,10 +13,10 @@ import httpx2
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.containers import HARDENED, Container, DockerError, build, composed, docker, unique
-from tests.matrix import Answers, combinations, label, values
-from tests.running import reserved_port
-from tests.waiting import until
+from harness.containers import HARDENED, Container, DockerError, build, composed, docker, unique
+from harness.matrix import Answers, combinations, label, values
+from harness.running import reserved_port
+from harness.waiting import until
 
 pytestmark = pytest.mark.docker
 

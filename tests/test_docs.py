@@ -21,11 +21,11 @@ import pytest
 import yaml
 
 from benchmarks.__main__ import NAMES
-from tests.clones import ENVIRONMENT, clone, commit, run, tracked
+from harness.clones import ENVIRONMENT, clone, commit, run, tracked
+from harness.containers import docker, unique, why_no_engine
+from harness.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
+from harness.waiting import until
 from tests.conftest import Render, Services
-from tests.containers import docker, unique, why_no_engine
-from tests.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
-from tests.waiting import until
 
 DOCS = sorted(name for name in tracked("docs") if name.endswith(".md"))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.clones import clone, commit, git, run
-from tests.matrix import ASKED
+from harness.clones import clone, commit, git, run
+from harness.matrix import ASKED
 
 
 @pytest.fixture(scope="module")

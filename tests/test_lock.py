@@ -16,8 +16,8 @@ from lock_merge import Block, Matrix, merge
 from lock_uv import Locked, LockError, lock_all
 from lock_wheels import packages_without_wheel
 
+from harness.matrix import DEFAULTS, ROOT
 from tests.conftest import Render
-from tests.matrix import DEFAULTS, ROOT
 
 Uv = Callable[..., str]
 

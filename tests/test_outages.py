@@ -6,8 +6,8 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from tests.containers import unique
-from tests.stacks import (
+from harness.containers import unique
+from harness.stacks import (
     CACHED,
     DATABASE_SERVERS,
     DATABASES,
@@ -16,7 +16,7 @@ from tests.stacks import (
     Stack,
     in_group,
 )
-from tests.waiting import until
+from harness.waiting import until
 
 pytestmark = pytest.mark.docker
 

@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
+from harness.containers import HARDENED, Container, build, docker, unique
+from harness.matrix import DEFAULTS, values
+from harness.running import install, missing_python, run, serving
+from harness.waiting import until
 from tests.conftest import Render
-from tests.containers import HARDENED, Container, build, docker, unique
-from tests.matrix import DEFAULTS, values
-from tests.running import install, missing_python, run, serving
-from tests.waiting import until
 
 # What the import of the application brings in, beside Python's own: each one is memory and start time.
 IMPORTED = {

@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 import yaml
 
+from harness.matrix import ASKED, CONFIGURATION, Answers, choices, combinations, refusal, values
 from tests.conftest import Render
-from tests.matrix import ASKED, CONFIGURATION, Answers, choices, combinations, refusal, values
 
 
 def answers_of(service: Path) -> dict[str, Any]:

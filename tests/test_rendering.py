@@ -16,8 +16,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
+from harness.matrix import CONFIGURATION, DEFAULTS
 from tests.conftest import Render, Services
-from tests.matrix import CONFIGURATION, DEFAULTS
 
 pytestmark = pytest.mark.xdist_group("rendering")
 

@@ -17,10 +17,9 @@ from typing import Any
 import httpx2
 import pytest
 
-from tests.conftest import Render
-from tests.containers import composed, unique, why_no_engine
-from tests.matrix import DEFAULTS, Answers, combinations, covering, label, values
-from tests.running import (
+from harness.containers import composed, unique, why_no_engine
+from harness.matrix import DEFAULTS, Answers, combinations, covering, label, values
+from harness.running import (
     Process,
     commands,
     deployed,
@@ -34,7 +33,8 @@ from tests.running import (
     variables,
     without_uv_run,
 )
-from tests.waiting import until
+from harness.waiting import until
+from tests.conftest import Render
 
 pytestmark = pytest.mark.project
 

@@ -10,8 +10,8 @@ import pytest
 from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 
-from tests.clones import tracked
-from tests.matrix import CONFIGURATION, QUESTIONS, ROOT, choices
+from harness.clones import tracked
+from harness.matrix import CONFIGURATION, QUESTIONS, ROOT, choices
 
 # As for Copier, but every character stays where it is, so that lines can be counted.
 JINJA = jinja2.Environment(keep_trailing_newline=True)

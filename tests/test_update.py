@@ -16,11 +16,11 @@ import yaml
 from hypothesis import HealthCheck, Phase, given, seed, settings
 from hypothesis import strategies as st
 
-from tests import owners, running
-from tests.clones import commit, git, run
-from tests.containers import Container, build, docker, unique
-from tests.matrix import MATRIX, ROOT, Answers, combinations, covering, label, refusal, values
-from tests.owners import files, live_in, lost_lines
+from harness import owners, running
+from harness.clones import commit, git, run
+from harness.containers import Container, build, docker, unique
+from harness.matrix import MATRIX, ROOT, Answers, combinations, covering, label, refusal, values
+from harness.owners import files, live_in, lost_lines
 from tests.test_docs import blocks, page
 
 pytestmark = pytest.mark.update

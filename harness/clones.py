@@ -7,7 +7,7 @@ import sys
 from collections.abc import Mapping
 from pathlib import Path
 
-from tests.matrix import ROOT
+from harness.matrix import ROOT
 
 # Nobody in particular, without the settings of whoever runs the tests, and with this environment's tools.
 ENVIRONMENT = {

@@ -15,10 +15,10 @@ import httpx2
 import pytest
 from _pytest.mark import ParameterSet
 
-from tests.containers import DockerError, Project, build, composed, docker, unique
-from tests.matrix import Answers, combinations, computed, label, pairs, values
-from tests.running import blocks, reserved_port, run
-from tests.waiting import until
+from harness.containers import DockerError, Project, build, composed, docker, unique
+from harness.matrix import Answers, combinations, computed, label, pairs, values
+from harness.running import blocks, reserved_port, run
+from harness.waiting import until
 
 DATABASES = [database for database in values("database") if computed("with_database", database=database)]
 # Those that are a server of their own, which can be stopped.

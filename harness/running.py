@@ -21,8 +21,8 @@ from typing import Any
 import filelock
 import httpx2
 
-from tests.matrix import DEFAULTS, Answers, values
-from tests.waiting import until
+from harness.matrix import DEFAULTS, Answers, values
+from harness.waiting import until
 
 # Seconds that an answer or an end may take: a slow machine is no failure.
 DEADLINE = 60.0

@@ -13,8 +13,8 @@ from typing import Any
 import copier
 import plumbum
 
-from tests.clones import commit, git, tracked
-from tests.matrix import ROOT
+from harness.clones import commit, git, tracked
+from harness.matrix import ROOT
 
 Files = dict[str, bytes]
 

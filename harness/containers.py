@@ -13,7 +13,7 @@ from typing import Any, Self
 
 import httpx2
 
-from tests.waiting import until
+from harness.waiting import until
 
 # How compose.prod.yaml runs the service, for a container started by itself.
 HARDENED = (
