@@ -1,5 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Everything else is installed into .venv, from uv.lock.
 #
+#   make render                 render a service into build/; ANSWERS="server=granian workers=4" answers
 #   make demo                   render a service, test it and serve it; PORT chooses the port
 #   make test                   every test that this machine can run
 #   make test-fast              those that install nothing
@@ -15,7 +16,10 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: demo test test-fast test-updates lint lock bench
+.PHONY: render demo test test-fast test-updates lint lock bench
+
+render: .venv/installed
+	@$(RUN) copier copy --defaults --overwrite --vcs-ref HEAD $(foreach answer,$(ANSWERS),--data $(answer)) . build/orders-api
 
 demo: .venv/installed
 	@$(RUN) python scripts/demo.py

@@ -17,7 +17,8 @@ from benchmarks.load import cores, needs_wrk, pinned, wrk
 from benchmarks.services import PEER, PEER_COMMAND, bare_command, installed, own_command, peer_with_rows
 from harness.containers import docker, unique
 from harness.matrix import values
-from harness.running import reserved_port, run
+from harness.ports import reserved_port
+from harness.running import run
 from harness.waiting import until
 
 SIDES = {"service": "", "bare driver": "driver", "ORM's defaults": "orm"}

@@ -10,7 +10,8 @@ from pathlib import Path
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import needs_wrk, pinned, wrk
 from benchmarks.services import BARE, installed
-from harness.running import reserved_port, variables
+from harness.ports import reserved_port
+from harness.running import variables
 
 GUNICORN = ["gunicorn", "bare:fastapi", "--workers=1", "--no-control-socket", "--log-level=warning"]
 # The first is the one that services run.

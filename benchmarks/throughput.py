@@ -13,7 +13,8 @@ from benchmarks.comparing import Options, Row, Samples, alternate, pairs
 from benchmarks.load import Load, needs_wrk, pinned, wrk
 from benchmarks.services import BARE, PEER, PEER_COMMAND, bare_command, installed, own_command, peer
 from harness.matrix import DEFAULTS, values
-from harness.running import reserved_port, variables
+from harness.ports import reserved_port
+from harness.running import variables
 
 SIDES = {
     "service": "",

@@ -1,12 +1,14 @@
 """The answers that copier.yml allows, read from it so that a new choice is tested without being listed."""
 
+import functools
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
 import jinja2
 import yaml
+from jinja2_ansible_filters import AnsibleCoreFiltersExtension
 
 ROOT = Path(__file__).parents[1]
 CONFIGURATION: dict[str, Any] = yaml.safe_load((ROOT / "copier.yml").read_text())
@@ -14,15 +16,36 @@ QUESTIONS: dict[str, dict[str, Any]] = {
     name: question for name, question in CONFIGURATION.items() if not name.startswith("_")
 }
 ASKED = {name: question for name, question in QUESTIONS.items() if question.get("when") is not False}
+# Computed from the answers. Those that are folders in template/ render to "." or to nothing.
+FACTS = {name: question for name, question in QUESTIONS.items() if name not in ASKED}
 
 Answers = dict[str, Any]
 
-# Questions without choices: values that stand for the rest.
+# Questions without choices, with values that stand for the rest.
 SAMPLES = {"workers": [1, 2]}
+
+# Questions that only add files of their own: their choices meet all others in pairs.
+WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ()
+
+
+def environment(folder: Path = ROOT) -> jinja2.Environment:
+    """Set Jinja up as Copier does for the template in this folder."""
+    options = CONFIGURATION["_envops"] | {"undefined": jinja2.StrictUndefined, "keep_trailing_newline": True}
+    loader = jinja2.FileSystemLoader(folder)
+    return jinja2.Environment(loader=loader, extensions=[AnsibleCoreFiltersExtension], **options)
+
+
+ENVIRONMENT = environment()
+
+
+@functools.cache
+def expression(source: str) -> jinja2.Template:
+    """Compile a template of copier.yml, once."""
+    return ENVIRONMENT.from_string(source)
 
 
 def choices(name: str) -> dict[Any, str]:
-    """The values of a question with choices, each with its validator ("" where it has none)."""
+    """Return the values of a question with choices, each with its validator, or "" where it has none."""
     values = QUESTIONS[name]["choices"].values()
     return {v["value"]: v.get("validator", "") if isinstance(v, dict) else "" for v in map(_extended, values)}
 
@@ -32,7 +55,7 @@ def _extended(choice: Any) -> dict[str, Any]:
 
 
 def values(name: str) -> list[Any]:
-    """What a question is asked with in the matrix, its default first."""
+    """Return the values with which a question is tested, its default first."""
     if "choices" in QUESTIONS[name]:
         return sorted(choices(name), key=lambda value: value != QUESTIONS[name]["default"])
     return SAMPLES[name]
@@ -43,17 +66,17 @@ DEFAULTS: Answers = {name: values(name)[0] for name in MATRIX}
 
 
 def refusal(answers: Answers) -> str:
-    """Why a choice may not be answered beside the others, or "" when it may."""
+    """Return why Copier refuses a choice beside the others, or "" where it takes all of them."""
     for name, value in answers.items():
-        if "choices" in QUESTIONS[name]:
-            validator = jinja2.Template(choices(name).get(value, ""))
-            if why := validator.render(DEFAULTS | answers).strip():
+        if "choices" in QUESTIONS[name] and (validator := choices(name).get(value)):
+            known = DEFAULTS | facts(**answers) | answers
+            if why := expression(validator).render(known).strip():
                 return str(why)
     return ""
 
 
 def combinations(*names: str, **fixed: Any) -> Iterator[Answers]:
-    """Every allowed combination of these questions (all where none is named), beside what is fixed."""
+    """Yield every allowed combination of these questions, or of all, beside the answers that are fixed."""
     names = names or tuple(name for name in MATRIX if name not in fixed)
     for chosen in itertools.product(*map(values, names)):
         answers = dict(zip(names, chosen, strict=True)) | fixed
@@ -62,7 +85,7 @@ def combinations(*names: str, **fixed: Any) -> Iterator[Answers]:
 
 
 def covering(*names: str, **fixed: Any) -> list[Answers]:
-    """A small set of allowed combinations in which every pair of choices that may meet does."""
+    """Return a small set of allowed combinations that has every pair of choices which may meet."""
     candidates = list(combinations(*names, **fixed))
     missing = set().union(*map(pairs, candidates))
     chosen = []
@@ -73,34 +96,47 @@ def covering(*names: str, **fixed: Any) -> list[Answers]:
     return chosen
 
 
-def telling() -> list[Answers]:
-    """What is rendered to look at files: every pair of choices, and all of those that shape files most.
+def rendered() -> list[Answers]:
+    """Return the combinations that are rendered and inspected.
 
-    For any two choices of a question there are services that differ in nothing else.
+    They are every combination of the questions that shape the same files, and every pair of choices.
     """
-    shaping = ("package_manager", "server", "database", "cache")
-    plain = {name: DEFAULTS[name] for name in MATRIX if name not in shaping}
-    few = {name: DEFAULTS[name] for name in ("database", "cache")}
-    return _without_repetition(
-        [*combinations(**few), *combinations(*shaping, **plain), *covering()],
-    )
+    shaping = [name for name in MATRIX if name not in WITH_FILES_OF_THEIR_OWN]
+    plain = {name: DEFAULTS[name] for name in WITH_FILES_OF_THEIR_OWN}
+    found = [*combinations(*shaping, **plain), *(covering() if plain else [])]
+    return list({label(answers): answers for answers in ordered(found)}.values())
 
 
-def _without_repetition(found: list[Answers]) -> list[Answers]:
-    ordered = [{name: answers[name] for name in MATRIX} for answers in found]
-    return [answers for number, answers in enumerate(ordered) if answers not in ordered[:number]]
+def ordered(found: Iterable[Answers]) -> Iterator[Answers]:
+    """Yield the answers of each combination in the order of the questions."""
+    for answers in found:
+        yield {name: answers[name] for name in MATRIX}
 
 
 def pairs(answers: Answers) -> set[tuple[Any, ...]]:
-    """Every two of the answers."""
+    """Return every two of the answers."""
     return set(itertools.combinations(sorted(answers.items()), 2))
 
 
-def computed(name: str, **answers: Any) -> bool:
-    """What a question that is never asked says beside these answers."""
-    return str(jinja2.Template(QUESTIONS[name]["default"]).render(DEFAULTS | answers)) == "True"
+def facts(**answers: Any) -> dict[str, Any]:
+    """Return all computed values beside these answers, as templates see them."""
+    return dict(_facts(tuple((DEFAULTS | answers).items())))
+
+
+@functools.cache
+def _facts(answers: tuple[tuple[str, Any], ...]) -> dict[str, Any]:
+    known = dict(answers)
+    for name, fact in FACTS.items():
+        default = fact["default"]
+        known[name] = expression(default).render(known) if isinstance(default, str) else default
+    return {name: known[name] for name in FACTS}
+
+
+def has(fact: str, **answers: Any) -> bool:
+    """Tell whether a service with these answers has what a fact stands for."""
+    return bool(facts(**answers)[fact])
 
 
 def label(answers: Answers) -> str:
-    """A test's id, such as `3.14-uv-gunicorn-2-package`."""
+    """Return a test's id, such as `3.14-uv-gunicorn-2-package`."""
     return "-".join(str(value) for value in answers.values())

@@ -13,7 +13,7 @@ from typing import Any
 import copier
 import plumbum
 
-from harness.clones import commit, git, tracked
+from harness.clones import commit, git, run, tracked
 from harness.matrix import ROOT
 
 Files = dict[str, bytes]
@@ -99,9 +99,17 @@ def copy(template: Path, service: Path, ref: str | None = None, **answers: Any) 
     return service
 
 
-def update(service: Path, **answers: Any) -> None:
-    """What `copier update --defaults --data name=value` does, without trust."""
-    copier.run_update(service, data=answers, defaults=True, quiet=True, overwrite=True, unsafe=False)
+def update(service: Path, skip: Sequence[str] = (), **answers: Any) -> None:
+    """Do what `copier update --defaults --skip FILE --data name=value` does, without trust."""
+    copier.run_update(
+        service,
+        data=answers,
+        skip_if_exists=skip,
+        defaults=True,
+        quiet=True,
+        overwrite=True,
+        unsafe=False,
+    )
 
 
 def own(service: Path) -> Path:
@@ -164,10 +172,15 @@ Edit = Callable[[Path], None]
 
 
 def replace(file: Path, pattern: str, replacement: str) -> None:
-    """Change the first place that matches; a file without one is no test of anything."""
+    """Change the first place that matches. A file without such a place would test nothing."""
     text, count = re.subn(pattern, replacement, file.read_text(), count=1, flags=re.MULTILINE)
     assert count, f"nothing in {file.name} matches {pattern}"
     file.write_text(text)
+
+
+def remove(file: Path, pattern: str) -> None:
+    """Remove every place that matches, if any."""
+    file.write_text(re.sub(pattern, "", file.read_text(), flags=re.MULTILINE))
 
 
 ORDERS = '''"""What the service is for."""
@@ -225,7 +238,7 @@ def delete_the_example(service: Path) -> None:
 
 
 def exclude_the_example(main: Path) -> None:
-    replace(main, r"\bitems, ", "")
+    remove(main, r"^from app import items\n|\bitems, ")
     replace(main, r"^app\.include_router\(items\.router\)\n", "")
 
 
@@ -258,6 +271,7 @@ def leave_notes_everywhere(service: Path) -> None:
         (folder / "notes.txt").write_text(f"{folder.name} is ours.\n" if folder != service else "Ours.\n")
 
 
+# What somebody does to a service of any commit.
 EDITS: tuple[Edit, ...] = (
     add_a_route,
     delete_the_example,
@@ -269,11 +283,142 @@ EDITS: tuple[Edit, ...] = (
     leave_notes_everywhere,
 )
 
+# What a typical owner does to a service of today, where the service's own pages say
+
+
+PARTNER = '''"""A client of the partner's API."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+from starlette.datastructures import State
+
+
+class Partner:
+    def __init__(self, page_size: int) -> None:
+        self.page_size = page_size
+
+
+@asynccontextmanager
+async def open_partner(state: State) -> AsyncIterator[Partner]:
+    yield Partner(state.settings.page_size)
+'''
+
+OWN_MAIN = '''"""The application, served as `app.main:app`: add routers, middleware and what it opens here."""
+
+from fastapi.middleware.gzip import GZipMiddleware
+
+from app import customers, items, orders
+from app.factory import create_app
+from app.partner import open_partner
+
+app = create_app(resources={"partner": open_partner})
+app.add_middleware(GZipMiddleware, minimum_size=1000)
+app.include_router(items.router)
+app.include_router(orders.router)
+app.include_router(customers.router)
+
+
+@app.get("/")
+async def read_root() -> dict[str, str]:
+    return {"Hello": "World"}
+'''
+
+OWN_SETTINGS = """    page_size: int = 50
+    greeting: str = "Hello"
+"""
+
+OVERRIDE = """services:
+  app:
+    environment:
+      PAGE_SIZE: "20"
+
+  mail:
+    image: axllent/mailpit:v1
+"""
+
+
+def add_routers_middleware_and_a_resource(service: Path) -> None:
+    if not (service / "app").exists():
+        add_a_route(service)
+        replace(
+            service / "main.py",
+            r"^(app\.add_middleware\(logs\.LogMiddleware\))$",
+            r"\1\napp.add_middleware(GZipMiddleware, minimum_size=1000)",
+        )
+        replace(
+            service / "main.py",
+            r"^(from fastapi import FastAPI)$",
+            r"\1\nfrom fastapi.middleware.gzip import GZipMiddleware",
+        )
+        return
+    (service / "tests/test_orders.py").write_text(TEST_ORDERS)
+    (service / "app/orders.py").write_text(ORDERS)
+    (service / "app/customers.py").write_text(ORDERS.replace("order", "customer"))
+    (service / "app/partner.py").write_text(PARTNER)
+    (service / "app/main.py").write_text(OWN_MAIN)
+
+
+def add_settings(service: Path) -> None:
+    if (service / "app").exists():
+        settings = service / "app/settings.py"
+        settings.write_text(settings.read_text() + "\n" + OWN_SETTINGS)
+    else:
+        replace(service / "main.py", r"^(    log_level: .*)$", rf"\1\n{OWN_SETTINGS.rstrip()}")
+
+
+def add_own_dependencies(service: Path) -> None:
+    """Add packages to both lists where `uv add` would."""
+    text = (service / "pyproject.toml").read_text()
+    runtime, development, rest = text.split("    # The service's own:\n")
+    own = "    # The service's own:\n"
+    (service / "pyproject.toml").write_text(
+        f'{runtime}{own}    "tenacity>=9",\n{development}{own}    "freezegun>=1.5",\n{rest}'
+    )
+
+
+def add_a_container_and_a_variable(service: Path) -> None:
+    (service / "compose.override.yaml").write_text(OVERRIDE)
+
+
+TYPICAL: tuple[Edit, ...] = (
+    add_own_dependencies,
+    add_settings,
+    add_routers_middleware_and_a_resource,
+    add_a_container_and_a_variable,
+    rewrite_the_readme,
+)
+
 
 def live_in(service: Path, edits: Sequence[Edit] = EDITS) -> dict[str, list[bytes]]:
-    """Edit and commit as an owner does; the lines that the owner wrote, by file."""
+    """Edit and commit as an owner does; return the lines that the owner wrote, by file."""
     before = files(service)
     for edit in edits:
         edit(service)
     commit(service, "Ours")
     return added_lines(before, files(service))
+
+
+REFUSAL = re.compile(r"this would delete (.*), with your edits\. First: (.*), and commit$")
+
+
+def update_as_told(service: Path, **answers: Any) -> list[str]:
+    """Update a service and, where an answer is refused, do what the refusal says first.
+
+    Return the files that were in the way of the answers.
+    """
+    moved: list[str] = []
+    while True:
+        try:
+            update(service, **answers)
+        except ValueError as refusal:
+            found = REFUSAL.search(str(refusal))
+            if not found:
+                raise
+            assert git(service, "status", "--porcelain") == "", "a refused update changed files"
+            done = run("bash", "-ec", found[2], cwd=service)
+            assert done.returncode == 0, done.stderr
+            commit(service, "Before the new answer")
+            moved += found[1].split(", ")
+        else:
+            return moved

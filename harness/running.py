@@ -7,11 +7,9 @@ import re
 import shlex
 import shutil
 import signal
-import socket
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
@@ -22,6 +20,8 @@ import filelock
 import httpx2
 
 from harness.matrix import DEFAULTS, Answers, values
+from harness.pages import commands
+from harness.ports import reserved_port
 from harness.waiting import until
 
 # Seconds that an answer or an end may take: a slow machine is no failure.
@@ -37,20 +37,6 @@ CHANGES_A_SERVICE = re.compile(
     r"(DATABASE_\w+|CACHE_\w+|ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
     r"|(UVICORN|FASTAPI|GUNICORN|GRANIAN|PYTEST|COV|MYPY|RUFF)_\w*|UV|UV_(PROJECT|PYTHON|RUN|NO_SYNC)\w*)"
 )
-
-
-def blocks(service: Path, section: str) -> list[str]:
-    """The shell blocks of a README section."""
-    readme = (service / "README.md").read_text()
-    _, _, text = readme.partition(f"\n## {section}\n")
-    found = re.findall(r"^```shell\n(.*?)^```$", text.partition("\n## ")[0], re.MULTILINE | re.DOTALL)
-    assert found, f"README.md has no commands in its section {section}"
-    return found
-
-
-def commands(service: Path, section: str) -> list[str]:
-    """The lines of a README section's last shell block: what there is to run without Docker."""
-    return blocks(service, section)[-1].splitlines()
 
 
 def without_uv_run(command: str) -> str:
@@ -159,44 +145,6 @@ def install(service: Path, answers: Answers, shared: Path) -> Path:
 
 
 # Run
-
-
-@contextmanager
-def reserved_port(*ports: int) -> Iterator[int | None]:
-    """A free port, of these where any are named; None where all of them are taken.
-
-    It stays reserved among the test runs of this machine until the block ends. None of the usual ones
-    is one that the system gives to outgoing connections.
-    """
-    folder = Path(tempfile.gettempdir()) / "copier-fastapi-ports"
-    folder.mkdir(exist_ok=True)
-    for port in ports or range(20000 + os.getpid() % 100 * 100, 32000):
-        lock = filelock.FileLock(folder / str(port), timeout=DEADLINE if ports else 0)
-        try:
-            lock.acquire()
-        except filelock.Timeout:
-            continue
-        try:
-            # What was just killed may hold a named port for a moment longer.
-            end = time.monotonic() + (10 if ports else 0)
-            while not (free := _is_free(port)) and time.monotonic() < end:
-                time.sleep(0.1)
-            if free:
-                yield port
-                return
-        finally:
-            lock.release()
-    yield None
-
-
-def _is_free(port: int) -> bool:
-    with socket.socket() as probe:
-        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        try:
-            probe.bind(("0.0.0.0", port))
-        except OSError:
-            return False
-    return True
 
 
 class Process:

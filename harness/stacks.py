@@ -16,14 +16,16 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from harness.containers import DockerError, Project, build, composed, docker, unique
-from harness.matrix import Answers, combinations, computed, label, pairs, values
-from harness.running import blocks, reserved_port, run
+from harness.matrix import Answers, combinations, has, label, pairs, values
+from harness.pages import service_section, shell
+from harness.ports import reserved_port
+from harness.running import run
 from harness.waiting import until
 
-DATABASES = [database for database in values("database") if computed("with_database", database=database)]
+DATABASES = [database for database in values("database") if has("with_database", database=database)]
 # Those that are a server of their own, which can be stopped.
-DATABASE_SERVERS = [database for database in DATABASES if computed("with_database_server", database=database)]
-CACHES = [cache for cache in values("cache") if computed("with_cache", cache=cache)]
+DATABASE_SERVERS = [database for database in DATABASES if has("with_database_server", database=database)]
+CACHES = [cache for cache in values("cache") if has("with_cache", cache=cache)]
 DATA = [
     {"database": database, "cache": cache}
     for database in values("database")
@@ -119,10 +121,9 @@ class Image:
 
 
 def make_secrets(service: Path) -> list[Path]:
-    """Run what the README says to run once on the server; the files that it made, if any."""
-    for block in blocks(service, "Deploy"):
-        if "secrets" in block:
-            run(block, service)
+    """Run what the service's page says to run once on the server; return the files that it made, if any."""
+    for block in shell(service_section(service, "Once on the server")):
+        run(block, service)
     return sorted((service / "secrets").glob("*"))
 
 

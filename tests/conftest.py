@@ -1,21 +1,29 @@
 """Fixtures that render the template."""
 
+import os
 import shutil
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
 import copier
+import filelock
 import jinja2
 import pytest
 
+from harness import owners
 from harness.containers import why_no_engine
-from harness.matrix import ASKED, ROOT, Answers, label, telling
+from harness.matrix import ASKED, DEFAULTS, ROOT, Answers, label, rendered
+from harness.running import install, missing_python
 from harness.stacks import DEPLOYMENTS, POOL_SIZE, WORKERS, Image, Stack, stacked
 
 Render = Callable[..., Path]
+RenderTo = Callable[..., Path]
 Services = list[tuple[Answers, Path]]
+
+# Seconds to wait for another process of the test run.
+PATIENCE = 600
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -72,11 +80,12 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
-def render_to(template: Path) -> Callable[..., Path]:
-    """Render into a folder, without trust; raises what Copier raises, and for an answer to no question."""
+def render_to(template: Path) -> RenderTo:
+    """Render into a folder, without trust. Raises what Copier raises, and for an answer to no question."""
 
-    def render_to(destination: Path, **answers: Any) -> Path:
+    def render_to(destination: Path, unchecked: Answers | None = None, **answers: Any) -> Path:
         assert answers.keys() <= ASKED.keys(), f"no such question: {answers.keys() - ASKED.keys()}"
+        answers |= unchecked or {}
         copier.run_copy(str(template), destination, data=answers, defaults=True, quiet=True, unsafe=False)
         return destination
 
@@ -84,7 +93,7 @@ def render_to(template: Path) -> Callable[..., Path]:
 
 
 @pytest.fixture
-def render(render_to: Callable[..., Path], tmp_path: Path) -> Render:
+def render(render_to: RenderTo, tmp_path: Path) -> Render:
     """Render a service with these answers, beside the defaults, into a new folder."""
 
     def render(name: str = "orders-api", **answers: Any) -> Path:
@@ -93,19 +102,93 @@ def render(render_to: Callable[..., Path], tmp_path: Path) -> Render:
     return render
 
 
+# In so many parts, the processes of a test run share the rendering of the services.
+PARTS = 16
+
+
 @pytest.fixture(scope="session")
-def services(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Services:
-    """Services to look at, side by side in one folder so that a tool can be run over all of them at once."""
-    folder = tmp_path_factory.mktemp("services")
-    return [
-        (answers, render_to(folder / label(answers).replace(".", ""), project_name="orders-api", **answers))
-        for answers in telling()
-    ]
+def services(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Services:
+    """Render every combination, once for all processes, into one folder that a tool can run over."""
+    together = "PYTEST_XDIST_WORKER" in os.environ
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if together else base) / "services"
+    folder.mkdir(exist_ok=True)
+    places = [(answers, folder / label(answers).replace(".", "")) for answers in rendered()]
+    # First the parts that no other process renders, then wait for the others.
+    for patience in (0, PATIENCE):
+        for part in range(PARTS):
+            with suppress(filelock.Timeout), filelock.FileLock(f"{folder}-{part}.lock", timeout=patience):
+                done = Path(f"{folder}-{part}.done")
+                if not done.exists():
+                    for answers, place in places[part::PARTS]:
+                        render_to(place, project_name="orders-api", **answers)
+                    done.touch()
+    assert all(place.exists() for _, place in places)
+    return places
+
+
+@pytest.fixture(scope="session")
+def shared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
+    """A folder that all processes of this test run share."""
+    base = tmp_path_factory.getbasetemp()
+    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / testrun_uid
+
+
+@pytest.fixture(scope="session")
+def installed(render_to: RenderTo, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RenderTo:
+    """Render and install a service with these answers, in a new folder."""
+
+    def installed(**answers: Any) -> Path:
+        if missing := missing_python(answers["python_version"]):
+            pytest.skip(missing)
+        service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
+        install(service, answers, shared)
+        return service
+
+    return installed
+
+
+@pytest.fixture
+def newest_python() -> None:
+    """Skip a test where this machine lacks the Python of a default service."""
+    if missing := missing_python(DEFAULTS["python_version"]):
+        pytest.skip(missing)
+
+
+# Repositories of the template
+
+
+@pytest.fixture(scope="session")
+def light_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Let Copier's git repositories begin without sample hooks, and without anybody's settings."""
+    with owners.light_git(tmp_path_factory.mktemp("no-hooks")):
+        yield
+
+
+@pytest.fixture(scope="session")
+def repository(light_git: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A repository of one commit with the working tree's template."""
+    return owners.template_alone(tmp_path_factory.mktemp("alone") / "copier-fastapi")
+
+
+@pytest.fixture(scope="session")
+def history(light_git: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A clone of this repository whose newest commit is the working tree's template."""
+    return owners.template_with_history(tmp_path_factory.mktemp("history") / "copier-fastapi")
+
+
+@pytest.fixture
+def copier_fastapi(repository: Path, tmp_path: Path) -> Path:
+    """A repository of the template that the test may change."""
+    return shutil.copytree(repository, tmp_path / "copier-fastapi", symlinks=True)
+
+
+# Deployments
 
 
 @pytest.fixture(scope="module")
 def deployment(
-    render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory
+    render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Stack]]:
     """A service with this database and a cache, in production; started once."""
     running: dict[str, Stack] = {}

@@ -3,22 +3,19 @@
 import json
 import shutil
 import subprocess
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import yaml
 
 from harness.matrix import ROOT, Answers, combinations, label
-from tests.conftest import Render, Services
-
-pytestmark = pytest.mark.xdist_group("rendering")
+from tests.conftest import Render, RenderTo, Services
 
 NAMES = ("Dockerfile", ".dockerignore", "compose.yaml", "compose.prod.yaml")
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 
 # One for each server and each database; each layout, package manager and number of workers at least once.
-TELLING: list[Answers] = [
+SNAPSHOT_ANSWERS: list[Answers] = [
     {"server": "uvicorn"},
     {"server": "fastapi", "layout": "single-file", "package_manager": "pip"},
     {"server": "gunicorn", "python_version": "3.12", "package_manager": "pip", "workers": 4},
@@ -48,7 +45,7 @@ def distinct(services: Services) -> Distinct:
     return texts
 
 
-@pytest.mark.parametrize("answers", TELLING, ids=label)
+@pytest.mark.parametrize("answers", SNAPSHOT_ANSWERS, ids=label)
 @pytest.mark.parametrize("name", NAMES)
 def test_a_container_file_is_as_reviewed(
     render: Render, request: pytest.FixtureRequest, answers: Answers, name: str
@@ -63,11 +60,9 @@ def test_a_container_file_is_as_reviewed(
 
 
 def test_hadolint_has_no_complaint(distinct: Distinct) -> None:
-    for dockerfile in distinct["Dockerfile"].values():
-        hadolint = subprocess.run(
-            ["hadolint", "--no-color", str(dockerfile)], capture_output=True, text=True, check=False
-        )
-        assert hadolint.returncode == 0, hadolint.stdout
+    command = ["hadolint", "--no-color", *map(str, distinct["Dockerfile"].values())]
+    hadolint = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert hadolint.returncode == 0, hadolint.stdout
 
 
 @needs_compose
@@ -108,8 +103,8 @@ def test_no_image_is_named_without_a_version(distinct: Distinct) -> None:
             assert "latest" not in line
 
 
-def test_only_the_command_knows_the_server(render_to: Callable[..., Path], tmp_path: Path) -> None:
-    """Beside CMD, a server brings its own file and, where it reads no default, the number of workers."""
+def test_only_the_command_knows_the_server(render_to: RenderTo, tmp_path: Path) -> None:
+    """A server decides CMD and, where it has a file of its own, that it is copied."""
     dockerfiles = {
         str(answers["server"]): (render_to(tmp_path / str(answers["server"]), **answers) / "Dockerfile")
         .read_text()
@@ -121,7 +116,7 @@ def test_only_the_command_knows_the_server(render_to: Callable[..., Path], tmp_p
     common = set.intersection(*own.values())
     for server, lines in own.items():
         for line in lines - common:
-            assert line.startswith(("CMD ", "COPY SERVER")), f"{server}: {line}"
+            assert line.startswith(("CMD ", "COPY --chmod=go+rX SERVER")), f"{server}: {line}"
 
 
 def test_everything_that_the_dockerfile_copies_is_sent(distinct: Distinct) -> None:
@@ -130,7 +125,7 @@ def test_everything_that_the_dockerfile_copies_is_sent(distinct: Distinct) -> No
         needed = set()
         for line in path.with_name("Dockerfile").read_text().splitlines():
             if line.startswith("COPY ") and "--from=" not in line:
-                needed |= set(line.split()[1:-1])
+                needed |= set(line.split()[2:-1])
             if "type=bind" in line:
                 needed.add(line.partition("source=")[2].partition(",")[0])
         assert sent == needed, path

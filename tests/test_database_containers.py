@@ -2,7 +2,7 @@
 
 import json
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -19,6 +19,7 @@ from harness.stacks import (
     stacked,
     turned,
 )
+from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.docker
 
@@ -35,7 +36,7 @@ def has_database(stack: Stack) -> bool:
 @pytest.fixture(scope="class", params=[in_group(answers) for answers in DEVELOPED])
 def developed(
     request: pytest.FixtureRequest,
-    render_to: Callable[..., Path],
+    render_to: RenderTo,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **request.param)
@@ -74,7 +75,7 @@ class TestDevelopment:
 @pytest.fixture(scope="class", params=[in_group(answers) for answers in DEPLOYED])
 def image(
     request: pytest.FixtureRequest,
-    render_to: Callable[..., Path],
+    render_to: RenderTo,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Image]:
     service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **request.param)

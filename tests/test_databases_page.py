@@ -3,7 +3,7 @@
 import re
 import shutil
 import socket
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
@@ -12,8 +12,8 @@ import pytest
 from harness.clones import ENVIRONMENT, commit, git, run
 from harness.containers import composed, docker, unique
 from harness.matrix import DEFAULTS, values
-from tests.conftest import Render
-from tests.test_docs import blocks, page
+from harness.pages import blocks, page, part, shell
+from tests.conftest import Render, RenderTo
 
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 
@@ -31,27 +31,19 @@ def upgrade() -> None:
 """
 
 
-def part(title: str) -> list[tuple[str, str]]:
-    """The blocks below a heading, up to the next one of any level."""
-    found = re.search(
-        rf"^##+ {re.escape(title)}\n(.*?)(?=^##+ |\Z)", page("docs/databases.md"), re.MULTILINE | re.DOTALL
-    )
-    assert found, f"no section {title}"
-    return blocks(found[1])
-
-
-def shell(found: list[tuple[str, str]]) -> list[str]:
-    return [block for language, block in found if language == "shell"]
+def below(title: str) -> str:
+    """Return what stands below a heading of the page, up to the next one of any level."""
+    return part(page("docs/databases.md"), title)
 
 
 def test_no_command_of_the_page_stands_where_no_test_types_it() -> None:
     assert TITLES.keys() == {*values("database")} - {"none"}
     typed = ("Change a model", "Deploy it", "A change while the service runs", *TITLES.values())
-    assert shell(blocks(page("docs/databases.md"))) == [
+    assert shell(page("docs/databases.md")) == [
         block
         for title in re.findall(r"^##+ (.*)$", page("docs/databases.md"), re.MULTILINE)
         if title in typed
-        for block in shell(part(title))
+        for block in shell(below(title))
     ]
 
 
@@ -80,7 +72,9 @@ def in_git(service: Path) -> Path:
 def development(request: pytest.FixtureRequest, render: Render) -> Iterator[tuple[Path, dict[str, str]]]:
     """A service in git, and the variables that lead to its development server."""
     service = in_git(render(database=request.param))
-    address = re.search(r"^export (DATABASE_URL)=(.*:)(\d+)(/.*)$", (service / "README.md").read_text(), re.M)
+    address = re.search(
+        r"^export (DATABASE_URL)=(.*:)(\d+)(/.*)$", (service / "DEVELOPMENT.md").read_text(), re.M
+    )
     if not address:
         yield service, {}
         return
@@ -103,7 +97,7 @@ def test_a_model_is_changed_as_the_page_says(
     version = str(DEFAULTS["python_version"])
     if run("uv", "python", "find", "--no-project", "--no-python-downloads", version, cwd=tmp_path).returncode:
         pytest.skip(f"this machine has no Python {version}")
-    for language, block in part("Change a model"):
+    for language, block in blocks(below("Change a model")):
         if language == "diff":
             (tmp_path / "edit.diff").write_text(block)
             git(service, "apply", str(tmp_path / "edit.diff"))
@@ -168,17 +162,17 @@ class Deployed:
 )
 def deployed(
     request: pytest.FixtureRequest,
-    render_to: Callable[..., Path],
+    render_to: RenderTo,
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployed]:
     service = render_to(tmp_path_factory.mktemp("deployed") / unique("orders"), database=request.param)
     deployed = Deployed(in_git(service), request.param)
-    secrets = re.search(r"^```shell\n(mkdir .*?)^```$", (service / "README.md").read_text(), re.M | re.S)
+    secrets = re.search(r"^```shell\n(mkdir .*?)^```$", (service / "DEPLOYMENT.md").read_text(), re.M | re.S)
     assert bool(secrets) == (request.param != "sqlite")
     try:
         if secrets:
             deployed.typed(secrets[1])
-        for block in shell(part("Deploy it")):
+        for block in shell(below("Deploy it")):
             deployed.typed(block)
         yield deployed
     finally:
@@ -188,7 +182,7 @@ def deployed(
 
 @pytest.mark.docker
 def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
-    backup, restore = shell(part(TITLES[deployed.database]))
+    backup, restore = shell(below(TITLES[deployed.database]))
     lamp = deployed.created("lamp")
     before = deployed.items()
     deployed.typed(backup)
@@ -203,8 +197,8 @@ def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
 
 @pytest.mark.docker
 def test_a_release_answers_before_and_after_the_migration_of_the_next(deployed: Deployed) -> None:
-    migrate, roll_back = shell(part("A change while the service runs"))
-    [deploy] = shell(part("Deploy it"))
+    migrate, roll_back = shell(below("A change while the service runs"))
+    [deploy] = shell(below("Deploy it"))
     old = deployed.release()
     (deployed.service / "migrations" / "versions" / "0002_price.py").write_text(EXPANDS)
     commit(deployed.service, "Items have a price")

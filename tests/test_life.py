@@ -23,10 +23,8 @@ def repository(pristine: Path, tmp_path: Path) -> Path:
     return tmp_path / "copier-fastapi"
 
 
-def template_of(repository: Path, name: str) -> Path:
-    """The file of the default service's package in the template."""
-    folder = repository / "template" / "{% if layout == 'package' %}app{% endif %}"
-    return folder / f"{{% if not with_database and not with_cache %}}{name}{{% endif %}}"
+# In template/, the example of a service that keeps nothing.
+EXAMPLE = "template/{{ with_stateless_package }}/app/items.py.jinja"
 
 
 def everything(folder: Path) -> dict[str, str]:
@@ -61,7 +59,7 @@ def test_a_copy_has_the_answers_that_were_given(copie: Any, repository: Path) ->
 def test_a_copy_with_a_wrong_answer_fails_with_a_sentence(copie: Any, repository: Path) -> None:
     result = copie.copy({"workers": 65}, template_dir=repository)
     assert result.exit_code != 0
-    assert "Type a whole number from 1 to 64." in str(result.exception)
+    assert "a whole number from 1 to 64" in str(result.exception)
 
 
 @pytest.mark.update
@@ -87,7 +85,7 @@ def test_an_update_brings_the_change_and_keeps_the_edit(copie: Any, repository: 
 def test_an_update_leaves_a_deleted_file_deleted(copie: Any, repository: Path, service: Any) -> None:
     git(service.project_dir, "rm", "--quiet", "app/items.py")
     commit(service.project_dir, "No items")
-    items = template_of(repository, "items.py")
+    items = repository / EXAMPLE
     items.write_text(items.read_text() + "# new\n")
     commit(repository, "Change the example")
 
@@ -108,9 +106,9 @@ def test_an_update_to_the_same_template_changes_nothing(copie: Any, service: Any
 def test_a_conflict_of_an_edit_and_an_update_is_visible(copie: Any, repository: Path, service: Any) -> None:
     for file, text in (
         (service.project_dir / "app" / "items.py", "mine"),
-        (template_of(repository, "items.py"), "theirs"),
+        (repository / EXAMPLE, "theirs"),
     ):
-        file.write_text(file.read_text().replace("The example to replace", text))
+        file.write_text(file.read_text().replace("An example of a resource", text))
     commit(service.project_dir, "Mine")
     commit(repository, "Theirs")
 
@@ -172,10 +170,12 @@ def test_a_copy_that_may_overwrite_does(copied: Copied, tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("answer", "sentence"),
     [
-        ("project_name=My-Svc", "Use lower-case letters, digits and single dashes"),
-        ("description=two\nlines", "Type one line"),
+        ("project_name=My-Svc", "begin with a letter from a to z"),
+        ("description=two\nlines", "one line, no control characters"),
         ("workers=two", "'two'"),
         ("server=hypercorn", "Invalid choice"),
+        ("databse=postgresql", "there is no question databse, did you mean database?"),
+        ("with_cache=true", "there is no question with_cache"),
     ],
 )
 def test_a_wrong_answer_is_refused_with_a_sentence_and_nothing_on_disk(

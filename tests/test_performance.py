@@ -3,7 +3,6 @@
 import json
 import re
 import tomllib
-from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +11,7 @@ from harness.containers import HARDENED, Container, build, docker, unique
 from harness.matrix import DEFAULTS, values
 from harness.running import install, missing_python, run, serving
 from harness.waiting import until
-from tests.conftest import Render
+from tests.conftest import Render, RenderTo
 
 # What the import of the application brings in, beside Python's own: each one is memory and start time.
 IMPORTED = {
@@ -71,7 +70,7 @@ for path in ("/items/5", "/health/live", "/items/x"):
 
 
 @pytest.fixture(scope="module")
-def service(render_to: Callable[..., Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
+def service(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The default service, installed."""
     if missing := missing_python(DEFAULTS["python_version"]):
         pytest.skip(missing)
@@ -134,7 +133,7 @@ def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
 
 
 # The runtime's own layers, above those of the base image: nothing is copied twice.
-LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY app app"]
+LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY --chmod=go+rX app app"]
 
 
 @pytest.mark.docker

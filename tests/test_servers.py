@@ -1,7 +1,6 @@
 """A service under each server: installed, started as its README says, asked, stopped, and checked."""
 
 import json
-import os
 import re
 import shutil
 import signal
@@ -19,14 +18,12 @@ import pytest
 
 from harness.containers import composed, unique, why_no_engine
 from harness.matrix import DEFAULTS, Answers, combinations, covering, label, values
+from harness.pages import commands
+from harness.ports import reserved_port
 from harness.running import (
     Process,
-    commands,
     deployed,
-    install,
-    missing_python,
     newest_python,
-    reserved_port,
     run,
     serving,
     started,
@@ -50,25 +47,16 @@ def grouped(combinations: list[Answers]) -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="session")
-def shared(tmp_path_factory: pytest.TempPathFactory, testrun_uid: str) -> Path:
-    """A folder that all processes of this test run share."""
-    base = tmp_path_factory.getbasetemp()
-    return (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / testrun_uid
-
-
-@pytest.fixture(scope="session")
-def installed(render_to: RenderTo, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> RenderTo:
-    """Render and install a service with these answers, in a new folder."""
-
-    def installed(**answers: Any) -> Path:
-        if missing := missing_python(answers["python_version"]):
-            pytest.skip(missing)
-        service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
-        install(service, answers, shared)
-        return service
-
-    return installed
+@pytest.fixture(
+    scope="module",
+    params=grouped(
+        list(combinations("server", "layout", "package_manager", "workers", python_version=PYTHON))
+    ),
+)
+def answers(request: pytest.FixtureRequest) -> Answers:
+    """Each combination of what decides how a service is started."""
+    chosen: Answers = request.param
+    return chosen
 
 
 # Routes as an owner would append them.
@@ -100,18 +88,6 @@ async def read_slowly(number: int) -> int:
 async def fail() -> None:
     raise RuntimeError("first\\nsecond")
 '''
-
-
-@pytest.fixture(
-    scope="module",
-    params=grouped(
-        list(combinations("server", "layout", "package_manager", "workers", python_version=PYTHON))
-    ),
-)
-def answers(request: pytest.FixtureRequest) -> Answers:
-    """Each combination of what decides how a service is started."""
-    chosen: Answers = request.param
-    return chosen
 
 
 def add_routes(service: Path, answers: Answers) -> Path:

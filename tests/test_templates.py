@@ -11,17 +11,27 @@ from jinja2 import nodes
 from jinja2.meta import find_undeclared_variables
 
 from harness.clones import tracked
-from harness.matrix import CONFIGURATION, QUESTIONS, ROOT, choices
+from harness.matrix import (
+    CONFIGURATION,
+    DEFAULTS,
+    ENVIRONMENT,
+    FACTS,
+    QUESTIONS,
+    ROOT,
+    choices,
+    combinations,
+    facts,
+)
 
 # As for Copier, but every character stays where it is, so that lines can be counted.
 JINJA = jinja2.Environment(keep_trailing_newline=True)
 
 
-# The dependencies' locks are written by `make lock`, and read by nobody.
-GENERATED = re.compile(r"^(template|includes)/.*(uv\.lock|requirements)")
-HANDWRITTEN = [
-    name for name in tracked("template", "includes") if name.endswith(".jinja") and not GENERATED.match(name)
-]
+# `make lock` writes these, and nobody reads them.
+GENERATED = re.compile(r"^(includes/generated/|template/.*uv\.lock)")
+SOURCES = [name for name in tracked("template", "includes") if not GENERATED.match(name)]
+# What Copier renders as a template, or what such a file includes.
+HANDWRITTEN = [name for name in SOURCES if name.endswith(".jinja") or "/_parts/" in name]
 
 
 def text_of(name: str) -> str:
@@ -144,10 +154,15 @@ def shared_lines(source: str) -> list[int]:
     return sorted(tags & text)
 
 
-def share_of_tags(source: str) -> float:
-    """How much of a file is blocks. What it imports from includes/ stands before it and hides nothing."""
+def tags_in(source: str) -> int:
+    """Count the lines with blocks, without the imports from includes/, which hide nothing."""
     imports = len(re.findall(r"^{% from .* %}$", source, re.MULTILINE))
-    return (len(lines_of(source)[0]) - imports) / max(1, source.count("\n"))
+    return len(lines_of(source)[0]) - imports
+
+
+def share_of_tags(source: str) -> float:
+    """Return how much of a file is blocks."""
+    return tags_in(source) / max(1, source.count("\n"))
 
 
 def test_blocks_own_their_lines() -> None:
@@ -177,16 +192,21 @@ def test_a_line_shared_by_a_block_and_text_is_noticed(snippet: str, lines: list[
 LISTS = {
     "template/.dockerignore.jinja",
     "template/Dockerfile.jinja",
+    "template/compose.prod.yaml.jinja",
+    "template/compose.yaml.jinja",
     "template/pyproject.toml.jinja",
-    "template/{{ code_directory }}logging.json.jinja",
 }
+
+# A file that joins the parts of a service may have this many lines with tags, however short it is.
+TAGS_OF_A_JOIN = 12
 
 
 def too_noisy(name: str, source: str) -> bool:
+    """Tell whether too many of a file's lines are tags to read it as what it renders."""
     if name in LISTS:
         return share_of_tags(source) > 0.5
-    rendered = name.removesuffix(".jinja").replace("{% endif %}", "")
-    return share_of_tags(source) > (0.1 if rendered.endswith(".py") else 0.2)
+    limit = 0.1 if name.removesuffix(".jinja").endswith(".py") else 0.2
+    return share_of_tags(source) > limit and tags_in(source) > TAGS_OF_A_JOIN
 
 
 def test_a_file_is_mostly_what_it_renders() -> None:
@@ -198,33 +218,101 @@ def test_a_file_is_mostly_what_it_renders() -> None:
 
 
 def test_a_file_of_too_many_tags_is_noticed() -> None:
+    blocks = "{% if workers %}\na\n{% endif %}\n" * 7
+    assert too_noisy("template/main.py.jinja", blocks + "a\n" * 118)
+    assert not too_noisy("template/main.py.jinja", blocks + "a\n" * 119)
+    assert too_noisy("template/README.md.jinja", blocks + "a\n" * 48)
+    assert not too_noisy("template/README.md.jinja", blocks + "a\n" * 49)
+
+
+def test_a_short_file_may_join_the_parts_of_a_service() -> None:
     block = "{% if workers %}\na\n{% endif %}\n"
-    assert too_noisy("template/main.py.jinja", block + "a\n" * 16)
-    assert not too_noisy("template/main.py.jinja", block + "a\n" * 17)
-    assert too_noisy("template/{% if layout == 'package' %}main.py{% endif %}.jinja", block + "a\n" * 16)
-    assert too_noisy("template/README.md.jinja", block + "a\n" * 6)
-    assert not too_noisy("template/README.md.jinja", block + "a\n" * 7)
+    assert not too_noisy("template/main.py.jinja", block * 6)
+    assert too_noisy("template/main.py.jinja", block * 7)
 
 
 # Files
 
 
 def has_answers(source: str) -> bool:
-    return bool(find_undeclared_variables(JINJA.parse(source)))
+    """Tell whether what a file renders depends on answers, itself or by what it imports."""
+    tree = JINJA.parse(source)
+    others = tree.find_all((nodes.Import, nodes.FromImport, nodes.Include))
+    return any(getattr(node, "with_context", False) for node in others) or bool(
+        find_undeclared_variables(tree)
+    )
 
 
 def test_only_a_file_with_answers_is_a_template() -> None:
     without = {
         name
         for name in HANDWRITTEN
-        if name.startswith("template/") and not has_answers(text_of(name).replace("|", "~"))
+        if name.startswith("template/")
+        and name.endswith(".jinja")
+        and not has_answers(text_of(name).replace("|", "~"))
     }
     assert without == set()
 
 
 def test_a_template_without_answers_is_noticed() -> None:
     assert not has_answers("{# only a comment #}\n{% set a = 1 %}{{ a }}\n")
+    assert not has_answers("{% from 'a' import b %}{{ b }}\n")
     assert has_answers("{{ workers }}\n")
+    assert has_answers("{% from 'a' import b with context %}{{ b }}\n")
+
+
+# Folders: one capability, one folder
+
+# One of these is rendered, whose texts have little in common.
+ONE_OF = {"app/engine.py", "app/items.py", "tests/test_items.py", "tests/empty_database.py"}
+
+
+def rendered_name(name: str) -> str:
+    """Return where a file of template/ is rendered to, in a service that has it."""
+    parts = [part for part in PurePosixPath(name).parts[1:] if not re.fullmatch(r"{{ with\w* }}", part)]
+    return "/".join(parts).removesuffix(".jinja")
+
+
+def sources_by_name(names: list[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for name in names:
+        if "/_parts/" not in name:
+            found.setdefault(rendered_name(name), []).append(name)
+    return found
+
+
+def test_every_rendered_file_has_one_source() -> None:
+    several = {name for name, sources in sources_by_name(tracked("template")).items() if len(sources) > 1}
+    assert several == ONE_OF
+
+
+def test_a_second_source_of_a_file_is_noticed() -> None:
+    names = ["template/app/main.py", "template/{{ with_cache }}/app/main.py.jinja"]
+    assert sources_by_name(names) == {"app/main.py": names}
+
+
+# Names that render to a place, and not to a condition.
+PLACES = {"{{ code }}", "{{ _copier_conf.answers_file }}.jinja"}
+
+
+def test_a_condition_is_a_folder_of_its_own_and_the_name_of_a_fact() -> None:
+    for name in tracked("template"):
+        first, *others = [part for part in PurePosixPath(name).parts[1:] if "{" in part] or [""]
+        assert others == [], f"{name}: a second condition in one path"
+        fact = re.fullmatch(r"{{ (with\w*) }}", first)
+        assert first in {"", *PLACES} or (fact and fact[1] in FACTS), name
+
+
+def test_a_fact_that_is_a_folder_renders_to_this_folder_or_to_nothing() -> None:
+    for fact in {fact for name in tracked("template") for fact in re.findall(r"{{ (with\w*) }}/", name)}:
+        found = {str(facts(**answers)[fact]) for answers in combinations()}
+        assert found == {".", "None"} or found == {".", ""}, fact
+
+
+def test_a_part_of_a_service_has_the_name_of_its_fact() -> None:
+    parts = ENVIRONMENT.get_template("includes/parts.jinja").make_module(DEFAULTS | facts()).parts  # type: ignore[attr-defined]
+    for part in parts:
+        assert part["name"] == "service" or f"with_{part['name']}" in FACTS
 
 
 RESERVED = re.compile(r"(?i)(con|prn|aux|nul|com\d|lpt\d)(\.|$)")

@@ -1,0 +1,75 @@
+"""Runs a command in a terminal of its own, and types."""
+
+import fcntl
+import os
+import pty
+import re
+import struct
+import termios
+from collections.abc import Mapping
+from pathlib import Path
+from types import TracebackType
+from typing import Self
+
+from harness.clones import ENVIRONMENT
+
+# What moves the cursor, sets colours and clears, without which text remains.
+CONTROL = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>78])|[\r\x08]")
+
+
+class Terminal:
+    """A terminal of this size that runs a command. Only what fits its lines is shown."""
+
+    def __init__(
+        self,
+        command: str,
+        folder: Path,
+        columns: int = 80,
+        rows: int = 24,
+        environment: Mapping[str, str] = ENVIRONMENT,
+    ) -> None:
+        self.shown = ""
+        self.status: int | None = None
+        self.process, self.file = pty.fork()
+        if self.process == 0:
+            os.chdir(folder)
+            os.execvpe("bash", ["bash", "-c", f"exec {command}"], {**environment, "TERM": "xterm"})
+        fcntl.ioctl(self.file, termios.TIOCSWINSZ, struct.pack("HHHH", rows, columns, 0, 0))
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if self.status is None:
+            os.kill(self.process, 9)
+            os.waitpid(self.process, 0)
+        os.close(self.file)
+
+    def type(self, text: str) -> None:
+        os.write(self.file, text.encode())
+
+    def read(self) -> bool:
+        """Read what is shown next; False once the command has ended."""
+        try:
+            chunk = os.read(self.file, 65536).decode(errors="replace")
+        except OSError:
+            chunk = ""
+        self.shown += CONTROL.sub("", chunk)
+        return bool(chunk)
+
+    def wait_for(self, text: str) -> str:
+        """Return all that was shown once this text is, and forget it. Raises if the command ends before."""
+        while text not in self.shown:
+            assert self.read(), f"{text!r} was never shown:\n{self.shown}"
+        before, _, self.shown = self.shown.partition(text)
+        return before + text
+
+    def end(self) -> int:
+        """Wait for the end of the command, and return its exit code."""
+        while self.read():
+            pass
+        _, status = os.waitpid(self.process, 0)
+        self.status = os.waitstatus_to_exitcode(status)
+        return self.status

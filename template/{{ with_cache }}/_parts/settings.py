@@ -1,0 +1,1 @@
+    cache_url: pydantic.Secret[pydantic.RedisDsn]

@@ -1,0 +1,157 @@
+"""A cache that the service can do without, and whose entries never outlive a change.
+
+An entry could outlive a change if a reader loaded it before the change and stored it after.
+So a reader first takes a lease on the key and stores only if its lease is still there, and a
+change removes lease and entry and keeps the key marked until its transaction is over.
+"""
+
+import asyncio
+import logging
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from typing import Annotated, Any
+from uuid import uuid4
+
+from fastapi import Depends, Request
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import RedisError
+
+from app.settings import Settings
+
+logger = logging.getLogger(__name__)
+
+# Seconds. MARK_LIVES must exceed the longest transaction: if a mark expired earlier, a reader
+# could keep an entry from before the change.
+ENTRY_LIVES = 60
+LEASE_LIVES = 10
+MARK_LIVES = 60
+RETRY_AFTER = 1
+
+# A key's value is an entry (this prefix and the text), a reader's lease, or the count of changes in progress.
+ENTRY = "="
+
+KEEP_ENTRY = """
+if redis.call('GET', KEYS[1]) == ARGV[1] then
+    redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
+end
+return 1
+"""
+BEGIN_CHANGE = """
+local changes = tonumber(redis.call('GET', KEYS[1])) or 0
+redis.call('SET', KEYS[1], changes + 1, 'EX', ARGV[1])
+return 1
+"""
+END_CHANGE = """
+local changes = tonumber(redis.call('GET', KEYS[1])) or 0
+if changes > 1 then
+    redis.call('SET', KEYS[1], changes - 1, 'EX', ARGV[1])
+else
+    redis.call('DEL', KEYS[1])
+end
+return 1
+"""
+
+
+class Cache:
+    """Keeps entries by key. While the server does not answer, everything is loaded without it."""
+
+    def __init__(self, client: Redis) -> None:
+        self.client = client
+        self.keep_entry = client.register_script(KEEP_ENTRY)
+        self.begin_change = client.register_script(BEGIN_CHANGE)
+        self.end_change = client.register_script(END_CHANGE)
+        self.away = False
+        self.next_try = 0.0
+        self.outdated: set[str] = set()
+        self.removing: asyncio.Task[None] | None = None
+
+    async def read(self, key: str, load: Callable[[], Awaitable[str]]) -> str:
+        """Return the entry, or else what `load` returns, and keep that unless a change began meanwhile."""
+        if self.outdated or time.monotonic() < self.next_try:
+            return await load()
+        found: str | None = await self.ask(self.client.get(key))
+        if found and found.startswith(ENTRY):
+            return found.removeprefix(ENTRY)
+        if found or self.away:
+            return await load()
+        lease = f"lease {uuid4()}"
+        leased = await self.ask(self.client.set(key, lease, nx=True, ex=LEASE_LIVES))
+        loaded = await load()
+        if leased:
+            entry = ENTRY + loaded
+            await self.ask(self.keep_entry([key], [lease, entry, ENTRY_LIVES]))
+        return loaded
+
+    @asynccontextmanager
+    async def changing(self, key: str) -> AsyncIterator[None]:
+        """Keep the key without an entry: enter before the transaction begins, leave after its commit."""
+        marked = await self.ask(self.begin_change([key], [MARK_LIVES]))
+        try:
+            yield
+        finally:
+            ended = marked and await self.ask(self.end_change([key], [MARK_LIVES]))
+            if not ended:
+                self.remove_later(key)
+
+    def remove_later(self, key: str) -> None:
+        self.outdated.add(key)
+        if not self.removing or self.removing.done():
+            self.removing = asyncio.create_task(self.remove_outdated())
+
+    async def remove_outdated(self) -> None:
+        """Remove the entries that were changed while the server did not answer, once it does."""
+        while keys := tuple(self.outdated):
+            if await self.ask(self.client.delete(*keys)) is None:
+                await asyncio.sleep(RETRY_AFTER)
+            else:
+                self.outdated.difference_update(keys)
+
+    async def ask(self, question: Awaitable[Any]) -> Any:
+        """Return the server's answer, or None if there is none, which is logged once."""
+        try:
+            answer = await question
+        except RedisError as error:
+            if not self.away:
+                logger.warning("No cache, continuing without it: %r", error)
+            self.away = True
+            self.next_try = time.monotonic() + RETRY_AFTER
+            return None
+        if self.away:
+            logger.warning("The cache answers again.")
+            self.away = False
+        return answer
+
+    async def close(self) -> None:
+        if self.removing:
+            self.removing.cancel()
+        await self.client.aclose()
+
+
+@asynccontextmanager
+async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
+    """Open the cache. It is connected to when it is needed, so the service starts without it."""
+    client = Redis.from_url(
+        str(settings.cache_url.get_secret_value()),
+        decode_responses=True,
+        # Waiting for the cache must not take much longer than loading without it.
+        socket_connect_timeout=0.25,
+        socket_timeout=0.25,
+        retry=Retry(NoBackoff(), 1),
+    )
+    cache = Cache(client)
+    try:
+        yield cache
+    finally:
+        await cache.close()
+
+
+# A dependency is `async`, because FastAPI runs the others in a thread.
+async def get_cache(request: Request) -> Cache:
+    cache: Cache = request.state.cache
+    return cache
+
+
+CacheDep = Annotated[Cache, Depends(get_cache)]

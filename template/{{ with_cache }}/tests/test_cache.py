@@ -1,0 +1,68 @@
+import pytest
+
+from app.cache import Cache, open_cache
+from app.settings import Settings
+
+
+class Source:
+    """Something slow to read, which counts its reads."""
+
+    def __init__(self, value: str) -> None:
+        self.value = value
+        self.reads = 0
+
+    async def load(self) -> str:
+        self.reads += 1
+        return self.value
+
+
+async def test_an_entry_is_loaded_once(cache: Cache) -> None:
+    source = Source("red")
+    assert await cache.read("lamp", source.load) == "red"
+    assert await cache.read("lamp", source.load) == "red"
+    assert source.reads == 1
+
+
+async def test_a_change_ends_the_entry(cache: Cache) -> None:
+    source = Source("red")
+    await cache.read("lamp", source.load)
+    async with cache.changing("lamp"):
+        source.value = "blue"
+    assert await cache.read("lamp", source.load) == "blue"
+
+
+async def test_what_was_read_before_a_change_is_not_kept_after_it(cache: Cache) -> None:
+    source = Source("red")
+
+    async def load_while_it_is_changed() -> str:
+        loaded = await source.load()
+        async with cache.changing("lamp"):
+            source.value = "blue"
+        return loaded
+
+    assert await cache.read("lamp", load_while_it_is_changed) == "red"
+    assert await cache.read("lamp", source.load) == "blue"
+
+
+async def test_what_is_read_during_two_changes_is_not_kept(cache: Cache) -> None:
+    source = Source("red")
+    async with cache.changing("lamp"):
+        async with cache.changing("lamp"):
+            pass
+        assert await cache.read("lamp", source.load) == "red"
+        source.value = "blue"
+    assert await cache.read("lamp", source.load) == "blue"
+
+
+async def test_while_the_cache_is_away_the_source_is_read_and_that_is_logged_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    # Nothing listens on port 1.
+    monkeypatch.setenv("CACHE_URL", "redis://127.0.0.1:1")
+    source = Source("red")
+    async with open_cache(Settings()) as away:
+        for _ in range(3):
+            async with away.changing("lamp"):
+                assert await away.read("lamp", source.load) == "red"
+    assert source.reads == 3
+    assert [record.name for record in caplog.records] == ["app.cache"]

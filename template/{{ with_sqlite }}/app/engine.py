@@ -1,0 +1,63 @@
+"""Connections to SQLite."""
+
+import logging
+import sqlite3
+from typing import Any
+
+from sqlalchemy import Connection, event, make_url
+from sqlalchemy.exc import DBAPIError
+from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
+from sqlalchemy.pool import PoolResetState
+
+from app.settings import Settings
+
+# Seconds that a statement waits while another process writes.
+BUSY_TIMEOUT = 5
+
+# At DEBUG, the driver logs the values that clients sent.
+logging.getLogger("aiosqlite").setLevel(logging.INFO)
+
+
+def create_engines(settings: Settings) -> tuple[AsyncEngine, AsyncEngine]:
+    """Create an engine for single statements and one for transactions."""
+    common: dict[str, Any] = {
+        "url": make_url(settings.database_url).set(drivername="sqlite+aiosqlite"),
+        # The driver must not begin transactions by itself.
+        "connect_args": {"timeout": BUSY_TIMEOUT, "isolation_level": None},
+        "max_overflow": 0,
+        "pool_timeout": BUSY_TIMEOUT,
+        # Errors are logged, but not the values that clients sent.
+        "hide_parameters": True,
+    }
+    reading = create_async_engine(**common, pool_size=settings.database_pool_size)
+    # SQLite has one writer at a time. The writers of a process queue for this connection instead of polling the file.
+    writing = create_async_engine(**common, pool_size=1)
+    for engine in (reading, writing):
+        event.listen(engine.sync_engine, "connect", set_pragmas)
+    event.listen(writing.sync_engine, "begin", begin_immediate)
+    event.listen(writing.sync_engine, "reset", roll_back)
+    return reading, writing
+
+
+def set_pragmas(connection: Any, _: Any) -> None:
+    # In WAL mode, readers and the writer don't wait for each other.
+    connection.execute("PRAGMA journal_mode = WAL")
+    connection.execute("PRAGMA foreign_keys = ON")
+
+
+def begin_immediate(connection: Connection) -> None:
+    """Take the write lock at once: the busy timeout applies here, and not to a lock upgrade later."""
+    connection.exec_driver_sql("BEGIN IMMEDIATE")
+
+
+def roll_back(connection: Any, _: Any, state: PoolResetState) -> None:
+    """Roll back after a failed COMMIT: SQLite keeps the transaction open, SQLAlchemy believes that it ended."""
+    if state.asyncio_safe:
+        connection.rollback()
+
+
+def is_unavailable(error: DBAPIError) -> bool:
+    """Tell a file that another process locked for too long from a statement that was refused."""
+    # Extended result codes keep the primary code in their low byte.
+    code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
+    return code == sqlite3.SQLITE_BUSY

@@ -1,0 +1,209 @@
+"""Every answer can become every other one, on services that people have changed."""
+
+import itertools
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from harness import owners, running
+from harness.clones import commit, git
+from harness.matrix import MATRIX, Answers, combinations, label, refusal, values
+from harness.owners import files, live_in, lost_lines
+from harness.updates import LOCKS, lock_again, make_environment
+
+pytestmark = pytest.mark.update
+
+
+@dataclass(frozen=True)
+class Change:
+    """An answer that becomes another, beside answers that go with both."""
+
+    question: str
+    old: Any
+    new: Any
+    others: tuple[tuple[str, Any], ...]
+
+    @property
+    def before(self) -> Answers:
+        return {"project_name": "orders-api", **dict(self.others), self.question: self.old}
+
+    @property
+    def after(self) -> Answers:
+        return self.before | {self.question: self.new}
+
+    def __str__(self) -> str:
+        return f"{self.question}-{self.old}-{self.new}"
+
+
+def changes() -> Iterator[Change]:
+    """Yield every ordered pair of choices of every question."""
+    for question in MATRIX:
+        rest = [name for name in MATRIX if name != question]
+        for old, new in itertools.permutations(values(question), 2):
+            others = next(
+                answers
+                for answers in combinations(*rest)
+                if not refusal(answers | {question: old}) and not refusal(answers | {question: new})
+            )
+            yield Change(question, old, new, tuple(others.items()))
+
+
+CHANGES = list(changes())
+
+
+# The only changes that meet a conflict in the service of a typical owner, or of one who wrote nothing:
+# the code that they were told to move meets that of the package.
+CONFLICTS = {"layout-single-file-package": {"app/main.py", "app/logging.json"}}
+
+
+def in_groups(found: list[Change]) -> list[Any]:
+    return [
+        pytest.param(change, id=str(change), marks=pytest.mark.xdist_group(str(change))) for change in found
+    ]
+
+
+Copied = Callable[[Answers], Path]
+
+
+@pytest.fixture(scope="session")
+def copied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Copied:
+    """A service with these answers in git; each set of answers is rendered once."""
+    rendered: dict[str, Path] = {}
+
+    def copied(answers: Answers) -> Path:
+        key = label(answers)
+        if key not in rendered:
+            folder = tmp_path_factory.mktemp("copied") / "orders-api"
+            rendered[key] = owners.own(owners.copy(repository, folder, **answers))
+        return rendered[key]
+
+    return copied
+
+
+@pytest.mark.parametrize("change", in_groups(CHANGES))
+def test_another_answer_makes_what_a_new_copy_with_it_is(
+    copied: Copied, tmp_path: Path, change: Change
+) -> None:
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    owners.update_as_told(service, **{change.question: change.new})
+    to_merge = CONFLICTS.get(str(change), set())
+    assert owners.conflicts(service) == to_merge
+    made, new = files(service), files(copied(change.after))
+    assert made.keys() == new.keys()
+    assert [name for name in new if made[name] != new[name] and name not in to_merge] == []
+
+
+# What each choice has that no other has, and that its owner has edited or is likely to.
+EDITED = {
+    ("package_manager", "uv"): {"uv.lock"},
+    ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
+    ("server", "gunicorn"): {"gunicorn.conf.py"},
+    ("server", "granian"): {"granian_server.py"},
+    ("database", "sqlite"): {"app/models.py", "migrations/versions/0001_items.py"},
+    ("database", "postgresql"): {"app/models.py", "migrations/versions/0001_items.py"},
+    ("database", "mysql"): {"app/models.py", "migrations/versions/0001_items.py"},
+    ("cache", "redis"): {"app/cache.py"},
+    ("layout", "single-file"): {"main.py", "logs.py", "errors.py", "logging.json"},
+    ("layout", "package"): {"app/main.py", "app/settings.py", "app/items.py", "app/logs.py"},
+}
+
+
+def at_risk(change: Change) -> set[str]:
+    return EDITED.get((change.question, change.old), set()) - EDITED.get((change.question, change.new), set())
+
+
+@pytest.mark.parametrize("change", in_groups([change for change in CHANGES if at_risk(change)]))
+def test_an_answer_that_would_delete_an_edited_file_is_refused_and_changes_nothing(
+    copied: Copied, tmp_path: Path, change: Change
+) -> None:
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    for name in at_risk(change):
+        (service / name).write_text((service / name).read_text() + "\n")
+    commit(service, "Ours")
+    before = files(service)
+    with pytest.raises(ValueError, match=r"this would delete .*, with your edits") as refused:
+        owners.update(service, **{change.question: change.new})
+    assert all(name in str(refused.value) for name in at_risk(change))
+    assert files(service) == before
+
+
+@pytest.mark.parametrize("change", in_groups([change for change in CHANGES if at_risk(change)]))
+def test_the_same_answers_again_are_never_refused(copied: Copied, tmp_path: Path, change: Change) -> None:
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    owners.update(service, **change.before)
+    assert files(service) == files(copied(change.before))
+
+
+@pytest.mark.parametrize("change", in_groups(CHANGES))
+def test_another_answer_keeps_what_a_typical_owner_wrote_and_rarely_conflicts(
+    copied: Copied, tmp_path: Path, change: Change
+) -> None:
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    written = live_in(service, owners.TYPICAL)
+    moved = owners.update_as_told(service, **{change.question: change.new})
+    assert owners.conflicts(service) == CONFLICTS.get(str(change), set())
+    assert owners.with_markers(service) == owners.conflicts(service)
+    # What the owner was told to move away or to delete is no loss of the update's.
+    assert lost_lines(written, files(service)).keys() <= set(moved)
+
+
+def test_at_most_one_change_of_seven_meets_a_conflict() -> None:
+    assert len(CONFLICTS) <= len(CHANGES) / 7
+    assert CONFLICTS.keys() <= {str(change) for change in CHANGES}
+
+
+# Each choice once as the old answer and once as the new one
+CYCLE = [
+    change
+    for change in CHANGES
+    if values(change.question).index(change.new)
+    == (values(change.question).index(change.old) + 1) % len(values(change.question))
+]
+
+
+@pytest.mark.parametrize("change", in_groups(CYCLE))
+def test_another_answer_keeps_what_an_owner_of_another_kind_wrote(
+    copied: Copied, tmp_path: Path, change: Change
+) -> None:
+    """Edits in places that are the template's may conflict, and may not be lost."""
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    written = live_in(service)
+    moved = owners.update_as_told(service, **{change.question: change.new})
+    lost = lost_lines(written, files(service))
+    # The other files that the new answer has no place for are deleted: the message before the update says so.
+    without_place = files(copied(change.before)).keys() - files(copied(change.after)).keys()
+    assert lost.keys() <= without_place | set(moved)
+    assert lost.keys() - set(moved) <= set(owners.deleted(service))
+    assert owners.with_markers(service) == owners.conflicts(service)
+
+
+# A service with a database server needs that server for its tests.
+CHECKS = ("ruff check", "ruff format --check", "mypy .", "pytest --collect-only --quiet")
+
+
+@pytest.mark.project
+@pytest.mark.usefixtures("newest_python")
+@pytest.mark.parametrize("change", in_groups(CYCLE))
+def test_a_typical_service_passes_its_checks_after_another_answer(
+    repository: Path, tmp_path: Path, change: Change
+) -> None:
+    if str(change) in CONFLICTS or "single-file" in (change.old, change.new):
+        pytest.skip("the owner has to merge or to move files first")
+    if missing := running.missing_python(str((dict(change.others) | change.after)["python_version"])):
+        pytest.skip(missing)
+    service = owners.own(owners.copy(repository, tmp_path / "orders-api", **change.before))
+    live_in(service, owners.TYPICAL)
+    lock_again(service)
+    git(service, "commit", "--quiet", "--allow-empty", "--all", "--message", "Lock")
+    owners.update_as_told(service, skip=LOCKS, **{change.question: change.new})
+    assert owners.conflicts(service) == set()
+    lock_again(service)
+    make_environment(service)
+    for check in CHECKS:
+        running.run(check, service)
+    if change.after["database"] in {"none", "sqlite"} and change.after["cache"] == "none":
+        running.run("pytest", service)
