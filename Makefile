@@ -41,7 +41,7 @@ lint: .venv/installed
 	$(RUN) actionlint
 
 lock: .venv/installed
-	$(RUN) python scripts/lock.py $(ARGS)
+	$(RUN) PYTHONPATH=scripts python -m lock $(ARGS)
 
 bench: .venv/installed
 	$(RUN) python -m benchmarks $(NAME) $(ARGS)
