@@ -1,4 +1,4 @@
-"""The locks that the template renders, for every combination of answers with requirements of its own."""
+"""Render the locks of services, for every combination of answers that has requirements of its own."""
 
 import functools
 import tomllib
@@ -22,7 +22,7 @@ LOCKS = {
 
 @dataclass(frozen=True)
 class Service:
-    """Hold what decides what a service installs: its pyproject.toml, and its locks for uv and for pip."""
+    """Hold the pyproject.toml of a service, and its locks for uv and for pip."""
 
     answers: Answers
     pyproject: str
@@ -33,7 +33,7 @@ class Service:
         """Return the packages of uv.lock by name, the service's own entry included."""
         packages = tomllib.loads(self.locks["uv.lock"])["package"]
         named = {package["name"]: package for package in packages}
-        assert len(named) == len(packages), "a package has two versions"
+        assert len(named) == len(packages), "a package is locked twice, which the tests don't expect"
         return named
 
 
@@ -48,12 +48,12 @@ def questions() -> list[str]:
     source, *_ = ENVIRONMENT.loader.get_source(ENVIRONMENT, "includes/parts.jinja")  # type: ignore[union-attr]
     names = meta.find_undeclared_variables(ENVIRONMENT.parse(source))
     every, none = dict.fromkeys(names, "."), dict.fromkeys(names, "")
-    deciding = {"python_version"} & names
+    deciding = {"python_version"} | (names - FACTS.keys())
     for name in names & FACTS.keys():
         without, alone = every | {name: ""}, none | {name: "."}
         if requirements(without) != requirements(every) or requirements(alone) != requirements(none):
             deciding |= meta.find_undeclared_variables(ENVIRONMENT.parse(FACTS[name]["default"]))
-    return [name for name in ASKED if name in deciding | {"python_version"}]
+    return [name for name in ASKED if name in deciding]
 
 
 def render(template: str, name: str = NAME, **answers: Any) -> str:

@@ -1,4 +1,4 @@
-"""`make lock` and `make lock ARGS=--check`, with uv left out (docs/lock.md)."""
+"""Run what `make lock` and `make lock ARGS=--check` run, without uv (docs/lock.md)."""
 
 import re
 import shutil

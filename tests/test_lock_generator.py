@@ -1,4 +1,4 @@
-"""The generator of the lock's templates, without uv (docs/lock.md)."""
+"""Generate templates of locks without uv (docs/lock.md)."""
 
 import shutil
 from collections.abc import Mapping

@@ -1,4 +1,4 @@
-"""The locks beside what uv locks itself, with the package index (docs/lock.md)."""
+"""Compare rendered locks with what uv locks itself, from the package index (docs/lock.md)."""
 
 import os
 import re
@@ -90,7 +90,7 @@ def runs(printed: str) -> tuple[int, int]:
 
 
 @pytest.fixture(scope="module")
-def checked(tmp_path_factory: pytest.TempPathFactory) -> str:
+def checked() -> str:
     """Return what `make lock ARGS=--check` prints."""
     done = clones.run(
         "python", "-m", "lock", "--check", cwd=ROOT, env=clones.ENVIRONMENT | {"PYTHONPATH": "scripts"}

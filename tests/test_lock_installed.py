@@ -1,4 +1,4 @@
-"""Rendered locks in services: they install, and an owner changes them with the documented commands."""
+"""Install rendered locks, and change them with the commands that owners have (docs/lock.md)."""
 
 import os
 import re

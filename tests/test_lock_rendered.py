@@ -1,4 +1,4 @@
-"""The locks that the template renders: they have what the table asks for, and nothing else (docs/lock.md)."""
+"""Read rendered locks: they have what the table asks for, and nothing else (docs/lock.md)."""
 
 import re
 import subprocess
