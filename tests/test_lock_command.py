@@ -16,9 +16,9 @@ from harness.matrix import ROOT
 
 
 @pytest.fixture
-def repository(template: Path, tmp_path: Path) -> Path:
+def template_copy(template: Path, tmp_path: Path) -> Path:
     """Return a copy of what the generator reads and writes."""
-    return Path(shutil.copytree(template, tmp_path / "repository"))
+    return Path(shutil.copytree(template, tmp_path / "copy"))
 
 
 @pytest.fixture
@@ -31,11 +31,11 @@ def generated(monkeypatch: pytest.MonkeyPatch) -> dict[str, str]:
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, Pins]]:
-    """Return the repository, the moment and the pins of each time that something is locked."""
+    """Return the folder, the moment and the pins of each time that something is locked."""
     asked: list[tuple[Path, str, Pins]] = []
 
-    def generate(repository: Path, moment: str, pins: Pins) -> dict[str, str]:
-        asked.append((repository, moment, pins))
+    def generate(folder: Path, moment: str, pins: Pins) -> dict[str, str]:
+        asked.append((folder, moment, pins))
         return committed(ROOT)
 
     monkeypatch.setattr(files, "generate", generate)
@@ -43,64 +43,64 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[tuple[Path, str, Pins]]:
 
 
 def test_a_check_of_what_is_up_to_date_says_nothing(
-    generated: dict[str, str], repository: Path, capsys: pytest.CaptureFixture[str]
+    generated: dict[str, str], template_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    check(repository)
+    check(template_copy)
     assert not capsys.readouterr().out
 
 
-def test_a_check_says_which_file_is_not_up_to_date(generated: dict[str, str], repository: Path) -> None:
+def test_a_check_says_which_file_is_not_up_to_date(generated: dict[str, str], template_copy: Path) -> None:
     generated[REQUIREMENTS] += "a==1.0\n"
     expected = r"\Aincludes/generated/requirements\.jinja: not what locking again gives\. Run make lock"
     with pytest.raises(LockError, match=expected):
-        check(repository)
+        check(template_copy)
 
 
-def test_a_check_says_when_uv_writes_another_format(generated: dict[str, str], repository: Path) -> None:
+def test_a_check_says_when_uv_writes_another_format(generated: dict[str, str], template_copy: Path) -> None:
     generated[UV_LOCK] = re.sub(r"(?m)^revision = \d+$", "revision = 999", generated[UV_LOCK])
     expected = (
         r"\Auv \S+ writes lock format 1\.999, the template's lock has 1\.\d+: run make lock with this uv"
     )
     with pytest.raises(LockError, match=expected):
-        check(repository)
+        check(template_copy)
 
 
-def test_a_check_without_a_lock_says_how_to_make_one(repository: Path) -> None:
-    (repository / UV_LOCK).unlink()
+def test_a_check_without_a_lock_says_how_to_make_one(template_copy: Path) -> None:
+    (template_copy / UV_LOCK).unlink()
     with pytest.raises(LockError, match=r"is missing .* run make lock"):
-        check(repository)
+        check(template_copy)
 
 
 def test_a_check_asks_for_the_moment_and_the_pins_of_the_last_time(
-    asked: list[tuple[Path, str, Pins]], repository: Path
+    asked: list[tuple[Path, str, Pins]], template_copy: Path
 ) -> None:
-    check(repository)
+    check(template_copy)
     [(folder, moment, pins)] = asked
-    assert folder == repository
+    assert folder == template_copy
     assert f"the index as of {moment}" in committed(ROOT)[UV_LOCK]
     assert "fastapi" in dict(pins)
 
 
-def test_locking_again_later_writes_nothing(generated: dict[str, str], repository: Path) -> None:
-    before = committed(repository)
+def test_locking_again_later_writes_nothing(generated: dict[str, str], template_copy: Path) -> None:
+    before = committed(template_copy)
     generated[UV_LOCK] = re.sub(r"index as of \d{4}", "index as of 9999", generated[UV_LOCK])
-    update(repository)
-    assert committed(repository) == before
+    update(template_copy)
+    assert committed(template_copy) == before
 
 
 def test_locking_again_writes_what_changed_and_the_moment(
-    generated: dict[str, str], repository: Path, capsys: pytest.CaptureFixture[str]
+    generated: dict[str, str], template_copy: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     generated[UV_LOCK] = re.sub(r"index as of \d{4}", "index as of 9999", generated[UV_LOCK])
     generated[REQUIREMENTS] += "a==1.0\n"
-    update(repository)
-    assert committed(repository) == generated
+    update(template_copy)
+    assert committed(template_copy) == generated
     assert re.findall("wrote .*/(.*)", capsys.readouterr().out) == ["uv.lock.jinja", "requirements.jinja"]
 
 
-def test_only_an_upgrade_forgets_the_pins(asked: list[tuple[Path, str, Pins]], repository: Path) -> None:
-    update(repository)
-    update(repository, upgrade=True)
+def test_only_an_upgrade_forgets_the_pins(asked: list[tuple[Path, str, Pins]], template_copy: Path) -> None:
+    update(template_copy)
+    update(template_copy, upgrade=True)
     kept, upgraded = (pins for _, _, pins in asked)
     assert "fastapi" in dict(kept)
     assert not upgraded

@@ -210,9 +210,9 @@ def test_a_wheel_that_uv_keeps_where_the_template_takes_it_out_is_refused() -> N
 
 
 @pytest.fixture
-def repository(template: Path, tmp_path: Path) -> Path:
+def template_copy(template: Path, tmp_path: Path) -> Path:
     """Return a copy of what the generator reads and writes."""
-    return Path(shutil.copytree(template, tmp_path / "repository"))
+    return Path(shutil.copytree(template, tmp_path / "copy"))
 
 
 def test_the_table_has_all_requirements_of_each_python_that_is_offered() -> None:
@@ -232,13 +232,13 @@ def test_the_table_knows_what_every_service_has() -> None:
 
 
 @pytest.mark.parametrize("added", ["uvicorn>=0.54", "uvicorn[standard]>=0.54", "uvicorn>=0.55"])
-def test_one_package_is_asked_for_in_one_way(repository: Path, added: str) -> None:
-    replace(repository / "includes/parts.jinja", r"'fastapi-cli[^']*'", rf"\g<0>, '{added}'")
+def test_one_package_is_asked_for_in_one_way(template_copy: Path, added: str) -> None:
+    replace(template_copy / "includes/parts.jinja", r"'fastapi-cli[^']*'", rf"\g<0>, '{added}'")
     if added == read_tables(ROOT)[0].dependencies["uvicorn"]:
-        assert read_tables(repository)[0].dependencies["uvicorn"] == added
+        assert read_tables(template_copy)[0].dependencies["uvicorn"] == added
     else:
         with pytest.raises(LockError, match=r"in two ways: 'uvicorn>=0\.54' and 'uvicorn"):
-            read_tables(repository)
+            read_tables(template_copy)
 
 
 def test_a_name_that_uv_writes_otherwise_is_refused() -> None:

@@ -33,10 +33,10 @@ def uv() -> Uv:
 
 
 @pytest.fixture
-def repository(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def template_copy(template: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """Return a copy of what the generator reads and writes, for one Python only, to be quick."""
-    monkeypatch.setattr(generate, "read_tables", lambda repository: read_tables(repository)[-1:])
-    return Path(shutil.copytree(template, tmp_path / "repository"))
+    monkeypatch.setattr(generate, "read_tables", lambda folder: read_tables(folder)[-1:])
+    return Path(shutil.copytree(template, tmp_path / "copy"))
 
 
 # Every combination
@@ -147,26 +147,28 @@ def test_two_more_questions_cost_what_their_requirements_cost(checked: str, tmp_
     assert before < after <= before / requirements * more
 
 
-def test_pins_stay_until_they_are_upgraded(repository: Path) -> None:
-    path = repository / UV_LOCK
+def test_pins_stay_until_they_are_upgraded(template_copy: Path) -> None:
+    path = template_copy / UV_LOCK
     owners.replace(path, r'(?<=^name = "click"\nversion = ").*(?="$)', "8.3.0")
-    update(repository)
+    update(template_copy)
     assert "click-8.3.0-py3-none-any.whl" in path.read_text()
-    update(repository, upgrade=True)
+    update(template_copy, upgrade=True)
     assert "click-8.3.0-py3-none-any.whl" not in path.read_text()
 
 
-def test_a_range_that_a_pin_is_not_in_moves_the_pin(repository: Path) -> None:
-    path = repository / UV_LOCK
+def test_a_range_that_a_pin_is_not_in_moves_the_pin(template_copy: Path) -> None:
+    path = template_copy / UV_LOCK
     owners.replace(path, r'(?<=^name = "uvloop"\nversion = ").*(?="$)', "0.21.0")
-    update(repository)
+    update(template_copy)
     assert "uvloop-0.21.0" not in path.read_text()
 
 
-def test_requirements_that_exclude_each_other_are_refused_in_uvs_words(repository: Path) -> None:
-    owners.replace(repository / "includes/parts.jinja", r"'gunicorn>=[\d.]+'", "'gunicorn>=27.0', 'click<7'")
+def test_requirements_that_exclude_each_other_are_refused_in_uvs_words(template_copy: Path) -> None:
+    owners.replace(
+        template_copy / "includes/parts.jinja", r"'gunicorn>=[\d.]+'", "'gunicorn>=27.0', 'click<7'"
+    )
     with pytest.raises(LockError, match=r"uv lock failed:\n(?s:.)*No solution found"):
-        update(repository)
+        update(template_copy)
 
 
 # A developer's own settings

@@ -31,18 +31,18 @@ each_sample = pytest.mark.parametrize("answers", SAMPLE, ids=lambda answers: "-"
 
 
 @pytest.fixture(scope="module")
-def newest_python() -> str:
+def interpreter() -> str:
     """Return an interpreter that is no older than what a service locks for, which uv asks for."""
     return find_python(read_tables(ROOT)[-1].python)
 
 
 @pytest.fixture
-def uv(newest_python: str) -> Uv:
+def uv(interpreter: str) -> Uv:
     """Run uv in a service; the error is what uv says."""
 
     def run(*arguments: str | Path, cwd: Path, **variables: str | Path) -> str:
         environment = {name: value for name, value in os.environ.items() if name != "VIRTUAL_ENV"}
-        environment |= {"UV_PYTHON": newest_python, **{name: str(value) for name, value in variables.items()}}
+        environment |= {"UV_PYTHON": interpreter, **{name: str(value) for name, value in variables.items()}}
         result = subprocess.run(["uv", *arguments], cwd=cwd, env=environment, capture_output=True, text=True)
         assert result.returncode == 0, result.stderr
         return result.stdout
