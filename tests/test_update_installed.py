@@ -106,7 +106,7 @@ def test_an_update_can_be_followed_on_the_page(copier_fastapi: Path, tmp_path: P
 def conflicting_locks(copier_fastapi: Path, tmp_path: Path) -> Path:
     """A service whose owner limits a dependency of which the template has moved the version since."""
     parts = copier_fastapi / "includes/parts.jinja"
-    lock = copier_fastapi / "template/{{ with_uv }}/uv.lock.jinja"
+    lock = copier_fastapi / "includes/generated/uv.lock.jinja"
     newest = parts.read_text(), lock.read_text()
     owners.replace(parts, r"'pydantic-settings>=([\d.]+)'", r"'pydantic-settings>=\1.0'")
     owners.replace(lock, r'(name = "pydantic-settings", specifier = ">=[\d.]+)"', r'\1.0"')
