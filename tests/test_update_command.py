@@ -11,6 +11,7 @@ from harness.matrix import values
 from harness.owners import files, lost_lines
 from harness.pages import codes, page, rows, section
 from harness.updates import PAGE, copier_update, follow, is_new, move_on, page_shell, page_text, start
+from tests.test_update_situations import SITUATIONS
 
 pytestmark = pytest.mark.update
 
@@ -31,6 +32,24 @@ def test_the_messages_say_what_is_at_risk_and_what_to_do(
     assert ("  uv lock\n" in after) == (package_manager == "uv")
     assert ("the commands at the top of" in after) == (package_manager == "pip")
     assert max(map(len, (before + after).splitlines())) <= 80
+
+
+# Below these headings, a test types each command.
+TYPED = {
+    "Take what is new",
+    "Change an answer",
+    "Add a database",
+    "From a single file to a package",
+    "Resolve a conflict",
+    "Update without anybody there",
+    "An answer was changed by hand",
+    *SITUATIONS,
+}
+
+
+def test_no_command_of_the_page_stands_where_no_test_types_it() -> None:
+    titles = re.findall(r"^##+ (.*)$", page(PAGE), re.MULTILINE)
+    assert {title for title in titles if page_shell(title)} <= TYPED
 
 
 # Answers that would delete a file
@@ -57,6 +76,20 @@ def test_an_answer_is_refused_with_the_sentence_of_the_page_until_the_file_is_go
     git(service, "commit", "--quiet", "--message", "Another server")
     assert copier_update(service, "--data", "server=uvicorn").returncode == 0
     assert '"uvicorn", "app.main:app"' in (service / "Dockerfile").read_text()
+
+
+@pytest.mark.project
+@pytest.mark.usefixtures("newest_python")
+def test_an_answer_is_changed_as_the_page_says(copier_fastapi: Path, tmp_path: Path) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api", server="gunicorn")
+    workers, server, _ = page_shell("Change an answer")
+    for block in (workers, server):
+        done = follow(block, service, copier_fastapi)
+        assert done.returncode == 0, done.stderr
+        commit(service, "Another answer")
+    answers = (service / owners.ANSWERS_FILE).read_text()
+    assert "workers: 4\n" in answers
+    assert "server: uvicorn\n" in answers
 
 
 def test_a_file_of_the_owners_own_with_that_name_stops_no_ordinary_update(
