@@ -14,7 +14,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from harness.containers import HARDENED, Container, DockerError, build, composed, docker, unique
-from harness.matrix import Answers, combinations, label, values
+from harness.matrix import Answers, combinations, covering, label, values
 from harness.ports import reserved_port
 from harness.waiting import until
 from tests.conftest import RenderTo
@@ -92,7 +92,7 @@ def in_group(name: str, value: object, case: str) -> ParameterSet:
 SERVERS = [in_group(server, server, server) for server in values("server")]
 IMAGES = [
     in_group(answers["server"], answers, label(answers))
-    for answers in combinations("server", "package_manager", "layout")
+    for answers in covering("server", "package_manager", "layout")
 ]
 PYTHONS = [in_group("pythons", answers, label(answers)) for answers in combinations("python_version")]
 

@@ -49,12 +49,10 @@ def grouped(combinations: list[Answers]) -> list[Any]:
 
 @pytest.fixture(
     scope="module",
-    params=grouped(
-        list(combinations("server", "layout", "package_manager", "workers", python_version=PYTHON))
-    ),
+    params=grouped(covering("server", "layout", "package_manager", "workers", python_version=PYTHON)),
 )
 def answers(request: pytest.FixtureRequest) -> Answers:
-    """Each combination of what decides how a service is started."""
+    """Answers with every pair of choices that decide how a service is started."""
     chosen: Answers = request.param
     return chosen
 
