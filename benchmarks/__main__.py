@@ -1,6 +1,6 @@
-"""Measure what a default service costs, beside something else: `python -m benchmarks [NAME ...]`.
+"""Compare the cost of a default service with that of others: `python -m benchmarks [NAME ...]`.
 
-Only ratios mean anything: both sides of each are measured in turn, in one run. Results go to
+Only ratios mean anything. Both sides of a ratio are measured in turn, in one run. Results go to
 benchmarks/results/, as JSON and as a table for each name.
 """
 
@@ -12,7 +12,7 @@ from pathlib import Path
 
 from benchmarks.comparing import Options, table, write
 
-# A module each, and how many rounds it has.
+# The modules that measure, each with its number of rounds.
 NAMES = {
     "rendering": 9,
     "throughput": 5,
@@ -29,13 +29,13 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all without")
+    parser.add_argument("names", nargs="*", metavar="NAME", help=f"one of {', '.join(NAMES)}; all by default")
     parser.add_argument("--rounds", type=int, help="how often each side is measured")
     parser.add_argument("--seconds", type=float, default=2, help="how long each load is")
     parser.add_argument("--only", default="", help="one case of a comparison, such as a server")
     arguments = parser.parse_args()
     if unknown := set(arguments.names) - set(NAMES):
-        parser.error(f"no such comparison: {', '.join(sorted(unknown))}. There are: {', '.join(NAMES)}")
+        parser.error(f"no such comparison: {', '.join(sorted(unknown))}. Choose from {', '.join(NAMES)}.")
     rows = []
     for name in arguments.names or NAMES:
         print(f"{name} …", file=sys.stderr, flush=True)

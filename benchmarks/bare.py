@@ -1,6 +1,6 @@
-"""What a request costs without the template: the route `/items/5?q=x` in four applications.
+"""Serves the route `/items/5?q=x` without the template, in four applications.
 
-None has a log, unless `ACCESS_LOG` has the server write its own.
+None of them logs requests. If `ACCESS_LOG` is set, the server writes its own access log.
 """
 
 import json
@@ -16,7 +16,7 @@ from starlette.requests import Request
 from starlette.responses import JSONResponse
 from starlette.routing import Route
 
-# No option, because `fastapi run` has none.
+# In code, because `fastapi run` has no option that turns the access log off.
 if "ACCESS_LOG" not in os.environ:
     access = logging.getLogger("uvicorn.access")
     access.handlers.clear()
@@ -39,7 +39,7 @@ async def well() -> dict[str, str]:
 fastapi = FastAPI()
 fastapi.get("/items/{item_id}")(read_item)
 
-# With the service's routers, as FastAPI's guide to larger applications has it.
+# The same routers as in the service, included as FastAPI's guide to larger applications does.
 items = APIRouter(prefix="/items")
 items.get("/{item_id}")(read_item)
 health = APIRouter(prefix="/health")

@@ -1,6 +1,7 @@
-"""A row read by its key and a row written, without the template: on a bare driver, and on the ORM's defaults.
+"""Reads and writes rows without the template: on a bare driver, and with the ORM's defaults.
 
-The driver's side sends one statement for each and holds ten connections, with SQLite one of them to write.
+The driver's application sends one statement for each row. It holds ten connections; with SQLite, ten that
+read and one that writes.
 """
 
 import asyncio

@@ -1,4 +1,4 @@
-"""Two sides measured in turn in one run, and what is written about them."""
+"""Measures several sides in turn in one run, and writes tables of their ratios."""
 
 import json
 import statistics
@@ -11,7 +11,7 @@ Samples = dict[str, list[float]]
 
 @dataclass
 class Options:
-    """How long to measure."""
+    """Says how often, how long and which cases to measure."""
 
     rounds: int
     seconds: float
@@ -23,7 +23,10 @@ class Options:
 
 @dataclass
 class Row:
-    """A figure and what it is compared with; `reach` is the ratio to reach, for a rate from below."""
+    """Compares a figure with another one.
+
+    `reach` is the ratio to reach: at least, if the figure is a rate, and at most for all others.
+    """
 
     name: str
     case: str
@@ -38,7 +41,7 @@ class Row:
         return statistics.median(self.ratios())
 
     def ratios(self) -> list[float]:
-        """One for each round: what slows the machine down for a while is in both of its sides."""
+        """Return a ratio for each round, because a slow moment of the machine slows both sides of a round."""
         return [one / other for one, other in zip(self.ours, self.theirs, strict=True)]
 
 
@@ -55,7 +58,7 @@ def alternate(sides: Mapping[str, Callable[[], float]], rounds: int) -> Samples:
 def pairs(
     name: str, case: str, unit: str, samples: Samples, *against: str, reach: float | None = None
 ) -> list[Row]:
-    """The first of the samples against some of the others; the first of those has a ratio to reach."""
+    """Compare the first of the samples with some of the others. The first of these has a ratio to reach."""
     subject = next(iter(samples))
     return [
         Row(name, case, unit, subject, other, samples[subject], samples[other], None if number else reach)
@@ -63,8 +66,8 @@ def pairs(
     ]
 
 
-def spread(values: list[float], digits: int = 0) -> str:
-    """The median, with the least and the most."""
+def median_and_range(values: list[float], digits: int = 0) -> str:
+    """Format the median, with the least and the greatest value."""
     middle = f"{statistics.median(values):,.{digits}f}"
     return f"{middle} ({min(values):,.{digits}f} to {max(values):,.{digits}f})"
 
@@ -77,8 +80,8 @@ def table(rows: Iterable[Row]) -> str:
     for row in rows:
         digits = 0 if min(row.ours + row.theirs) >= 100 else 2
         lines.append(
-            f"| {row.name} | {row.case} | {row.subject}: {spread(row.ours, digits)} {row.unit}"
-            f" | {row.against}: {spread(row.theirs, digits)} | {spread(row.ratios(), 2)}"
+            f"| {row.name} | {row.case} | {row.subject}: {median_and_range(row.ours, digits)} {row.unit}"
+            f" | {row.against}: {median_and_range(row.theirs, digits)} | {median_and_range(row.ratios(), 2)}"
             f" | {row.reach or ''} |"
         )
     return "\n".join(lines) + "\n"

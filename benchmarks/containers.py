@@ -1,6 +1,6 @@
-"""A container of the service: its start, its memory, and its end under load, with each server.
+"""Measures a container of the service with each server: its start, its memory, and its end under load.
 
-Start and memory of the default one also against s3rius/FastAPI-template.
+Start and memory with the default server are also compared with s3rius/FastAPI-template.
 """
 
 import shutil
@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from benchmarks.comparing import Options, Row, Samples, alternate, pairs
-from benchmarks.images import of_peer
+from benchmarks.images import peer_case
 from benchmarks.load import CONNECTIONS, answers, cores, needs_wrk
 from benchmarks.services import BARE, PEER, rendered
 from harness.containers import Container, build, docker, unique
@@ -32,7 +32,7 @@ BARE_COMMANDS: dict[str, tuple[str, ...]] = {
         *("--host=0.0.0.0", "--working-dir=/bare"),
     ),
 }
-# Inside of the container; not of the process that asks.
+# Runs in the container, and adds up the memory of all processes but its own.
 MEMORY = """
 import os, re
 from pathlib import Path
@@ -43,7 +43,7 @@ print(sum(int(re.search(r"Pss: +([0-9]+)", file.read_text())[1]) for file in fil
 
 @dataclass
 class Side:
-    """What is started from an image, and a path that it answers with a 200."""
+    """Says how to start a container from an image, and to which path it responds with a 200."""
 
     image: str
     path: str = ITEM
@@ -57,7 +57,7 @@ def measure(folder: Path, options: Options) -> list[Row]:
     bare = folder / "bare"
     bare.mkdir()
     shutil.copy(BARE, bare)
-    # The container's user is nobody here.
+    # The container's user has to read these folders, and is not their owner.
     folder.chmod(0o755)
     bare.chmod(0o755)
     for server in values("server"):
@@ -73,17 +73,17 @@ def measure(folder: Path, options: Options) -> list[Row]:
         try:
             build(service, tag)
             if server == DEFAULTS["server"]:
-                case = of_peer(folder)
+                case = peer_case(folder)
                 sides[PEER] = Side(case.tag, HEALTH, ("--env=PEER_HOST=0.0.0.0",))
                 build(case.folder, case.tag, *case.options)
-            rows += of(server, sides, options)
+            rows += measure_server(server, sides, options)
         finally:
             for image in {side.image for side in sides.values()}:
                 docker("image", "rm", "--force", image)
     return rows
 
 
-def of(server: str, sides: dict[str, Side], options: Options) -> list[Row]:
+def measure_server(server: str, sides: dict[str, Side], options: Options) -> list[Row]:
     idle: Samples = {name: [] for name in sides}
     loaded: Samples = {name: [] for name in sides}
 
@@ -122,21 +122,21 @@ def put_under_load(url: str, seconds: float) -> None:
 
 
 def memory(container: Container) -> float:
-    """What its processes hold, in megabytes; what they share is counted once."""
+    """Return the megabytes that a container's processes hold. Memory that they share is counted once."""
     return float(container.python(MEMORY)) / 1e3
 
 
 def stopped_under_load(tag: str, options: Options) -> tuple[list[float], list[float]]:
-    """Requests on connections that were accepted: those without a whole answer, and those with one.
+    """Count requests on accepted connections in each round: without a whole response, and with one.
 
-    Not with wrk, which can't tell them from the connections that are refused once the server is gone.
+    wrk is not used, because it can't tell them from connections that are refused once the server is gone.
     """
     failed, answered = [], []
     for _ in range(options.rounds):
         with Container(tag) as container:
             while not answers(container.url + ITEM):
                 time.sleep(0.01)
-            # Not through the engine's proxy, which accepts whether or not somebody listens.
+            # The container's own address: the engine's proxy would accept connections even if nobody listens.
             address = container.inspect(".NetworkSettings.Networks.bridge.IPAddress")
             with ThreadPoolExecutor(16) as pool:
                 clients = [pool.submit(ask_until_refused, address) for _ in range(16)]
@@ -149,7 +149,7 @@ def stopped_under_load(tag: str, options: Options) -> tuple[list[float], list[fl
 
 
 def ask_until_refused(address: str) -> tuple[int, int]:
-    """One request after the other, each on a connection of its own."""
+    """Send requests one by one, each on its own connection. Count those that fail and those that succeed."""
     request = f"GET {ITEM} HTTP/1.1\r\nHost: {address}\r\nConnection: close\r\n\r\n".encode()
     failed = answered = 0
     while True:

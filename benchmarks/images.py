@@ -1,6 +1,6 @@
-"""The image: its size, its builds and what is sent for them, beside what guides and a peer have.
+"""Compares the image with those of guides and of a peer: its size, its builds, and the context sent for them.
 
-`--only rebuild` leaves the builds without a cached layer out: they take minutes.
+`--only rebuild` leaves out the builds without a cached layer, which take minutes.
 """
 
 import os
@@ -29,7 +29,7 @@ app = FastAPI()
 async def read_item(item_id: int, q: str | None = None) -> dict[str, int | str | None]:
     return {"item_id": item_id, "q": q}
 """
-# What guides have, in our own words, each with the same packages as the service.
+# Dockerfiles as guides have them, in other words. Each installs the same packages as the service.
 RECIPES = {
     "COPY . . and pip install": """
 FROM {base}
@@ -63,13 +63,13 @@ CMD ["uvicorn", "main:app", "--host", "0.0.0.0"]
 }
 
 
-# What lies beside the code of a service that somebody works on, in megabytes.
+# Folders next to the code of a service that somebody works on, in megabytes.
 JUNK = {".venv": 60, ".git": 20, "data": 20}
 
 
 @dataclass
 class Case:
-    """A folder with a Dockerfile, the file of it that an owner edits, and its build's options."""
+    """Names a folder with a Dockerfile, the file in it that an owner edits, and how to build the image."""
 
     folder: Path
     edited: Path
@@ -89,13 +89,13 @@ def cases(folder: Path) -> dict[str, Case]:
         shutil.copy(pip / "requirements.txt", recipe)
         (recipe / "main.py").write_text(MAIN)
         found[name] = Case(recipe, recipe / "main.py", unique("bench"))
-    found[PEER] = of_peer(folder)
+    found[PEER] = peer_case(folder)
     return found
 
 
-def of_peer(folder: Path) -> Case:
+def peer_case(folder: Path) -> Case:
     service = peer(folder / "peer")
-    # It takes uv, and nothing else, out of an image of Python: a folder with uv alone is enough.
+    # The peer's Dockerfile copies only uv from this image, so a folder with uv can take its place.
     [image] = re.findall(
         r"^FROM (ghcr.io/astral-sh/uv:\S+) AS uv$", (service / "Dockerfile").read_text(), re.M
     )
@@ -124,7 +124,7 @@ def after_an_edit(case: Case) -> float:
 
 
 def context(case: Case, copy: Path) -> float:
-    """What a build sends, in megabytes, where the folder holds more than the service."""
+    """Return the megabytes that a build sends from a folder that holds more than the service."""
     shutil.copytree(case.folder, copy, symlinks=True, ignore=shutil.ignore_patterns(*JUNK))
     for name, megabytes in JUNK.items():
         (copy / name).mkdir()
@@ -139,7 +139,7 @@ def size(tag: str) -> float:
 
 
 def packages(tag: str) -> float:
-    """The files of the locked packages with their bytecode, installed by uv outside of the image's build."""
+    """Return the megabytes of the locked packages with their bytecode, as files in the image's /opt/venv."""
     script = "du -sb --apparent-size /opt/venv | cut -f1"
     run = subprocess.run(
         ["docker", "run", "--rm", "--entrypoint=sh", tag, "-c", script],

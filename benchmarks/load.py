@@ -1,4 +1,4 @@
-"""A server on one core, wrk on another."""
+"""Runs a server on one core, and puts it under load with wrk on another."""
 
 import os
 import re
@@ -7,17 +7,21 @@ import subprocess
 import tempfile
 import time
 import urllib.request
-from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import AbstractContextManager, contextmanager
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
+
+from benchmarks.comparing import Options, Samples, alternate
 
 CONNECTIONS = 32
 UNITS = {"us": 0.001, "ms": 1.0, "s": 1000.0}
 
 
 def cores() -> tuple[str, str]:
-    """The core of the server and the one of everything else."""
+    """Return the core of the server, and the core of everything else."""
     mine = sorted(os.sched_getaffinity(0))
     if len(mine) < 2:
         raise SystemExit("Throughput needs two cores: one for the server, one for wrk.")
@@ -32,10 +36,10 @@ def needs_wrk() -> None:
 
 @dataclass
 class Load:
-    """What wrk found, with the 99th percentile in milliseconds.
+    """Holds what wrk measured. `p99` is the 99th percentile, in milliseconds.
 
-    `per_cpu_second` is what the server's core would answer if nobody else used it: on a machine that
-    other programs share, it holds still where `rate` does not.
+    `per_cpu_second` is the rate that the server would reach if no other program used its core. On a machine
+    that other programs share, it stays the same when `rate` does not.
     """
 
     rate: float
@@ -44,7 +48,7 @@ class Load:
 
 
 def wrk(url: str, seconds: float, server: int, *script: str, connections: int = CONNECTIONS) -> Load:
-    """Ask for the URL, or for what a Lua script with its arguments asks for."""
+    """Request a URL, or what a Lua script requests. `script` is the script's path and its arguments."""
     used = cpu_seconds(server)
     lua = [f"--script={script[0]}", url, "--", *script[1:]] if script else [url]
     text = subprocess.run(
@@ -66,7 +70,7 @@ def wrk(url: str, seconds: float, server: int, *script: str, connections: int = 
 
 
 def cpu_seconds(session: int) -> float:
-    """What a server and all that it started have used."""
+    """Return the CPU seconds that a server and all that it started have used."""
     ticks = 0
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -88,7 +92,10 @@ def answers(url: str) -> bool:
 
 @contextmanager
 def pinned(command: list[str], folder: Path, env: dict[str, str], url: str) -> Iterator[int]:
-    """A server that answers, on its own core. Its log goes to a file: a reader would need a core."""
+    """Run a server on its own core, and yield its process id once it responds.
+
+    Its log goes to a file, because a program that reads it would need a core.
+    """
     server_core, _ = cores()
     with tempfile.TemporaryFile() as output, tempfile.TemporaryFile() as errors:
         server = subprocess.Popen(
@@ -110,3 +117,40 @@ def pinned(command: list[str], folder: Path, env: dict[str, str], url: str) -> I
         finally:
             server.terminate()
             server.wait(60)
+
+
+# Runs a server, and yields the URL to request and the server's process id.
+Start = Callable[[], AbstractContextManager[tuple[str, int]]]
+
+
+@dataclass
+class LoadedServer:
+    """Measures a server under load once a round, and keeps the rate and the p99 of each round.
+
+    `script` is a Lua script that sends other requests. It gets a prefix that no other run has.
+    """
+
+    start: Start
+    script: Path | None = None
+    rates: list[float] = field(default_factory=list)
+    tails: list[float] = field(default_factory=list)
+
+    def measure(self, seconds: float) -> float:
+        """Run the server, warm it up for a second, and return its requests per CPU second."""
+        with self.start() as (url, pid):
+            for duration in (1, seconds):
+                script = [str(self.script), uuid.uuid4().hex] if self.script else []
+                load = wrk(url, duration, pid, *script)
+        self.rates.append(load.rate)
+        self.tails.append(load.p99)
+        return load.per_cpu_second
+
+
+def measure_in_turn(sides: Mapping[str, LoadedServer], options: Options) -> tuple[Samples, Samples, Samples]:
+    """Measure all sides in turn. Return their requests per CPU second, their rates and their p99s."""
+    counts = alternate(
+        {name: partial(side.measure, options.seconds) for name, side in sides.items()}, options.rounds
+    )
+    rates = {name: side.rates for name, side in sides.items()}
+    tails = {name: side.tails for name, side in sides.items()}
+    return counts, rates, tails

@@ -1,4 +1,4 @@
--- POST /items, each with a name that nobody else has; the argument sets this run's apart.
+-- Sends POST /items, each with a unique name. The argument is a prefix that no other run has.
 local prefix, count = "", 0
 
 function init(arguments)

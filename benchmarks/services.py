@@ -1,4 +1,4 @@
-"""The services that are measured, and the bare applications that they are measured against."""
+"""Prepares the services that are measured, and the applications that they are compared with."""
 
 import subprocess
 import sys
@@ -13,20 +13,20 @@ BARE = Path(__file__).with_name("bare.py")
 
 
 def rendered(folder: Path, **answers: Any) -> Path:
-    """A service of the working tree's template with these answers, beside the defaults."""
+    """Render a service of the working tree's template, with the defaults for questions without an answer."""
     data = [f"--data={name}={value}" for name, value in answers.items()]
     copy = [sys.executable, "-m", "copier", "copy", "--quiet", "--defaults", "--vcs-ref=HEAD", *data]
     subprocess.run(
         [*copy, str(ROOT), str(folder)],
         check=True,
-        # The working tree's changes are in what is rendered, and Copier says so.
+        # Hides Copier's warning that it renders the uncommitted changes of the working tree too.
         capture_output=True,
     )
     return folder
 
 
 def installed(folder: Path, **answers: Any) -> Path:
-    """The same with its locked packages, for this machine alone to reach."""
+    """Render a service and install its locked packages. Only this machine will reach it."""
     service = rendered(folder, **answers)
     for name in ("README.md", "gunicorn.conf.py", "granian_server.py"):
         if (service / name).exists():
@@ -38,7 +38,7 @@ def installed(folder: Path, **answers: Any) -> Path:
 
 
 def own_command(service: Path, server: str, port: int) -> tuple[list[str], dict[str, str]]:
-    """How its README deploys the service."""
+    """Return the command and the variables with which the service's page deploys it."""
     command, env = deployed(service, port)
     return [*command, *(["--host", "127.0.0.1"] if server == "fastapi" else [])], env
 
@@ -48,11 +48,12 @@ PEER_COMMAND = ["python", "-m", "peer"]
 
 
 def peer(folder: Path, given: str = "--db=none --orm=none") -> Path:
-    """A service of s3rius/FastAPI-template, installed, with Gunicorn: its own choice for production."""
+    """Install a service of s3rius/FastAPI-template with Gunicorn, its own choice for production."""
     common = "--quiet --name=peer --api-type=rest --ci=none --routers --gunicorn"
     generate = "uv tool run --quiet --python=3.13 --from=fastapi_template==6.1.2 fastapi_template"
     folder.mkdir()
-    # One of its own tools has no wheel. That it fails to build the service from source is seen below.
+    # One of the generator's tools has no wheel, so a build from source is allowed here. If the service itself
+    # needed one, `uv sync` below would fail.
     run(f"{generate} {common} {given}", folder, UV_NO_BUILD="0")
     service = folder / "peer"
     run("uv sync --quiet --python=3.13 --no-dev", service)
@@ -60,14 +61,14 @@ def peer(folder: Path, given: str = "--db=none --orm=none") -> Path:
 
 
 def peer_with_rows(folder: Path, url: str) -> tuple[Path, dict[str, str]]:
-    """The same with SQLAlchemy and a table in this PostgreSQL, and its variables."""
+    """Install the same with SQLAlchemy and a table in this PostgreSQL, and return it with its variables."""
     service = peer(folder, "--db=postgresql --orm=sqlalchemy --migrations --dummy")
     parts = urlsplit(url)
     env = variables(service) | {
         "PEER_DB_HOST": str(parts.hostname),
         "PEER_DB_USER": str(parts.username),
         "PEER_DB_PASS": str(parts.password),
-        # Beside the other's, which has an alembic_version too.
+        # Not the service's own database, which has a table alembic_version too.
         "PEER_DB_BASE": "peer",
     }
     create = "import asyncio, asyncpg, sys\n"
@@ -83,7 +84,10 @@ def peer_with_rows(folder: Path, url: str) -> tuple[Path, dict[str, str]]:
 def bare_command(
     service: Path, server: str, name: str, port: int, *, logged: bool = False
 ) -> tuple[list[str], dict[str, str]]:
-    """How one would start an application of `bare.py` under the same server; only Uvicorn can be `logged`."""
+    """Return the command and the variables that start an application of `bare.py` under the same server.
+
+    Only Uvicorn can be `logged`.
+    """
     application = f"bare:{name}"
     address = ["--host", "127.0.0.1", "--port", str(port)]
     silent = [] if logged else ["--no-access-log", "--log-level=warning"]
