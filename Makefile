@@ -1,18 +1,18 @@
 # Needs git, make and Python 3.11 or newer. Everything else is installed into .venv, from uv.lock.
 #
-#   make render                 render a service into build/; ANSWERS="server=granian workers=4" answers
+#   make render                 render a service into build/, with ANSWERS="server=granian workers=4"
 #   make demo                   render a service, test it and serve it; PORT chooses the port
-#   make test                   every test that this machine can run
-#   make test-fast              those that install nothing
-#   make test-updates           services of every commit, updated, and more generated histories
-#   make lint
-#   make lock                   lock the rendered services' dependencies anew
-#   make bench                  measure against others; NAME chooses what, such as NAME=throughput
+#   make test                   run every test that this machine can run
+#   make test-fast              run the tests that install nothing
+#   make test-updates           update services of every commit, and more generated histories
+#   make lint                   check this repository's own code and workflows
+#   make lock                   lock the dependencies of rendered services again
+#   make bench                  compare a service with others; NAME=throughput runs one comparison
 #
-# PYTHON=python3.13 chooses the interpreter, ARGS="..." reaches the command.
+# PYTHON=python3.13 chooses the interpreter. ARGS="..." is passed to the command.
 
 PYTHON ?= python3
-# Not this shell's own virtual environment: the commands below belong to .venv.
+# The commands below belong to .venv, and not to a virtual environment of this shell.
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
@@ -46,10 +46,10 @@ lock: .venv/installed
 bench: .venv/installed
 	$(RUN) python -m benchmarks $(NAME) $(ARGS)
 
-# The uv that installs the rest is the locked one.
+# The locked uv installs the rest.
 .venv/installed: pyproject.toml uv.lock
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
-	  echo "$(PYTHON) is not Python 3.11 or newer. Name one that is, for example: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; \
+	  echo "$(PYTHON) is not Python 3.11 or newer. Choose another, for example: make PYTHON=python3.13 $(MAKECMDGOALS)" >&2; \
 	  exit 1; }
 	@echo "Installing the tools into .venv"
 	@$(PYTHON) -m venv --clear .venv

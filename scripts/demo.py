@@ -1,7 +1,7 @@
 """Render a service with the default answers, test it and serve it until Ctrl-C: `make demo`.
 
-What runs is what Copier's message names for these answers, in that order. The service and everything
-that was installed for it live in a temporary folder, which is gone afterwards.
+The commands are those of Copier's message for these answers, in that order. The service and everything
+that is installed for it are in a temporary folder, which is removed afterwards.
 """
 
 import os
@@ -23,7 +23,7 @@ ROOT = Path(__file__).parents[1]
 
 
 def main() -> None:
-    """Check first, so that nothing is rendered or installed in vain."""
+    """Render and serve a service, after checking that the port is free and a Python is there."""
     port = chosen_port()
     version = newest_python()
     for name in (signal.SIGTERM, signal.SIGHUP):
@@ -36,28 +36,28 @@ def main() -> None:
 
 
 def stop(number: int, frame: FrameType | None) -> None:
-    """End like Ctrl-C, which stops the service and removes the folder."""
+    """Do the same as Ctrl-C, which stops the service and removes the folder."""
     raise KeyboardInterrupt
 
 
 def chosen_port() -> int:
-    """The port of PORT, which nothing else uses."""
+    """Return the port that PORT names, or exit if it can't be used."""
     text = os.environ.get("PORT", "8000")
     if not text.isdecimal() or not 1 <= int(text) <= 65535:
-        sys.exit(f"PORT={text} is no port: give a number from 1 to 65535, for example PORT=8001 make demo.")
+        sys.exit(f"PORT={text} is no port. Choose a number from 1 to 65535, for example PORT=8001 make demo.")
     with socket.socket() as probe:
-        # Like the server: a connection that has just ended occupies nothing.
+        # As the server does, so that connections that have just ended don't occupy the port.
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
             probe.bind(("127.0.0.1", int(text)))
         except OSError as error:
-            why = f"Port {text} can't be had ({error.strerror})"
-            sys.exit(f"{why}: choose another, for example PORT=8001 make demo.")
+            why = f"Port {text} can't be used ({error.strerror})."
+            sys.exit(f"{why} Choose another one, for example PORT=8001 make demo.")
     return int(text)
 
 
 def newest_python() -> str:
-    """The newest Python that the template offers and this machine has."""
+    """Return the newest Python that the template offers and this machine has, or exit if there is none."""
     choices = yaml.safe_load((ROOT / "copier.yml").read_text())["python_version"]["choices"].values()
     # A choice with a validator is a mapping.
     versions = [choice["value"] if isinstance(choice, dict) else choice for choice in choices]
@@ -66,11 +66,11 @@ def newest_python() -> str:
         find = ["uv", "python", "find", "--system", "--no-project", "--no-python-downloads", version]
         if subprocess.run(find, capture_output=True).returncode == 0:
             return str(version)
-    sys.exit(f"This machine has no Python that a service can run on: install one of {', '.join(offered)}.")
+    sys.exit(f"This machine has no Python that a service can run on. Install one of {', '.join(offered)}.")
 
 
 def render(service: Path, version: str) -> list[str]:
-    """Copy the working tree's template, as a user would; the commands that Copier's message names."""
+    """Copy the working tree's template as a user would, and return the commands of Copier's message."""
     # HEAD rather than the newest release, and without --trust.
     copy = ["copier", "copy", "--defaults", "--vcs-ref", "HEAD", "--data", f"python_version={version}"]
     print(f"$ copier copy --defaults --data python_version={version} . {service}", flush=True)
@@ -81,29 +81,29 @@ def render(service: Path, version: str) -> list[str]:
 
 
 def commands(output: str) -> list[str]:
-    """The indented lines at the end of Copier's output."""
+    """Return the indented lines at the end of Copier's output."""
     _, _, message = output.partition(" is ready. Next:\n")
     return [line.strip() for line in message.splitlines() if line.startswith("  ")]
 
 
 def serve(printed: list[str], port: int) -> None:
-    """Run the commands, the last of which serves, and say where it answers."""
+    """Run the commands, the last of which serves, and print the service's address."""
     *preparations, start = printed
     said = [f"printf '\\n$ %s\\n' {shlex.quote(command)}" for command in printed]
     lines = [line for pair in zip(said, [*preparations, f"exec {start}"], strict=True) for line in pair]
-    # git wants to know who commits, and a server takes its port from one of these.
+    # git needs an author for the commit, and a server reads its port from one of the last two variables.
     person = {
         f"GIT_{role}_{what}": value
         for role in ("AUTHOR", "COMMITTER")
         for what, value in (("NAME", "make demo"), ("EMAIL", "demo@localhost"))
     }
     environment = person | os.environ | {"PORT": str(port), "UVICORN_PORT": str(port)}
-    # A session of its own, so that all of it can be stopped, once, from here.
+    # Ctrl-C does not reach a shell in a session of its own, so only `end` stops it and all that it started.
     shell = subprocess.Popen(["sh", "-ec", "\n".join(lines)], env=environment, start_new_session=True)
     try:
         wait_for(shell, port)
         print(
-            f"\nThe service answers at http://127.0.0.1:{port}/ and documents itself at "
+            f"\nThe service runs at http://127.0.0.1:{port}/ and its documentation is at "
             f"http://127.0.0.1:{port}/docs. Ctrl-C stops it.",
             flush=True,
         )

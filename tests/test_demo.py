@@ -1,4 +1,4 @@
-"""`make demo`: a service with default answers, tested and served until Ctrl-C."""
+"""Tests `make demo`, which tests a service with default answers and serves it until Ctrl-C."""
 
 import os
 import re
@@ -17,7 +17,7 @@ from harness.matrix import ROOT, values
 from harness.waiting import until
 
 DEMO = [sys.executable, str(ROOT / "scripts" / "demo.py")]
-# Installing takes as long as the network does.
+# Seconds. Installing takes as long as the network needs.
 INSTALLED_WITHIN = 300
 
 
@@ -32,7 +32,7 @@ Demo = Callable[[], subprocess.Popen[str]]
 
 
 class Output:
-    """What the demo has printed so far."""
+    """Reads what the demo has printed so far."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -51,7 +51,7 @@ def output(tmp_path: Path) -> Output:
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Where the demo puts its temporary folder."""
+    """The folder in which the demo creates its temporary folder."""
     (tmp_path / "temporary").mkdir()
     return tmp_path / "temporary"
 
@@ -110,7 +110,7 @@ def test_the_demo_is_stopped_while_it_installs(
 
 
 def refused(folder: Path, **environment: str) -> str:
-    """The one line with which the demo ends, having done nothing."""
+    """Return the one line with which the demo refuses to start, before it has done anything."""
     done = run(*DEMO, cwd=ROOT, env=ENVIRONMENT | {"TMPDIR": str(folder)} | environment)
     assert done.returncode == 1
     assert done.stdout == ""
@@ -119,24 +119,24 @@ def refused(folder: Path, **environment: str) -> str:
     return line
 
 
-def test_a_busy_port_is_a_sentence(folder: Path) -> None:
+def test_a_busy_port_is_refused_with_a_sentence(folder: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as server:
         port = server.getsockname()[1]
-        assert f"Port {port} can't be had" in refused(folder, PORT=str(port))
+        assert f"Port {port} can't be used" in refused(folder, PORT=str(port))
 
 
 @pytest.mark.parametrize("port", ["x", "0", "65536", "-1", ""])
-def test_a_port_that_is_none_is_a_sentence(folder: Path, port: str) -> None:
-    assert "give a number from 1 to 65535" in refused(folder, PORT=port)
+def test_a_port_that_is_no_port_number_is_refused_with_a_sentence(folder: Path, port: str) -> None:
+    assert "Choose a number from 1 to 65535" in refused(folder, PORT=port)
 
 
-def test_a_machine_without_an_offered_python_is_a_sentence(folder: Path, port: int) -> None:
+def test_a_machine_without_an_offered_python_gets_a_sentence(folder: Path, port: int) -> None:
     nowhere = {"UV_PYTHON_PREFERENCE": "only-managed", "UV_PYTHON_INSTALL_DIR": str(folder / "none")}
     line = refused(folder, PORT=str(port), **nowhere)
     assert all(version in line for version in values("python_version"))
 
 
-def test_an_old_python_is_a_sentence(tmp_path: Path) -> None:
+def test_an_old_python_is_refused_with_a_sentence(tmp_path: Path) -> None:
     repository = clone(tmp_path / "clone")
     done = run("make", "test-fast", "PYTHON=false", cwd=repository)
     assert done.returncode == 2
