@@ -1,4 +1,4 @@
-"""Clones of this repository as it is on disk now, and the tools that people use on them."""
+"""Makes clones of this repository as it is on disk now, and runs git and other tools in them."""
 
 import os
 import shutil
@@ -9,7 +9,8 @@ from pathlib import Path
 
 from harness.matrix import ROOT
 
-# Nobody in particular, without the settings of whoever runs the tests, and with this environment's tools.
+# Variables with an author for commits, without the user's git settings, and with the tools of this Python
+# environment first on the PATH.
 ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
@@ -27,7 +28,7 @@ ENVIRONMENT = {
 def run(
     *command: str | Path, cwd: Path, env: Mapping[str, str] = ENVIRONMENT
 ) -> subprocess.CompletedProcess[str]:
-    """Run to the end, with nothing to type; what it printed is in the result."""
+    """Run a command that gets no input. The result has its exit code and what it printed."""
     return subprocess.run(
         command, cwd=cwd, env=env, stdin=subprocess.DEVNULL, capture_output=True, text=True, check=False
     )
@@ -45,13 +46,13 @@ def commit(folder: Path, message: str) -> None:
 
 
 def tracked(*folders: str) -> list[str]:
-    """The repository's files, those that are yet to be added included."""
+    """Return the repository's files, including new ones that git does not ignore."""
     names = git(ROOT, "ls-files", "-z", "--cached", "--others", "--exclude-standard", "--", *folders)
     return sorted(name for name in names.split("\0") if name and (ROOT / name).exists())
 
 
 def clone(folder: Path) -> Path:
-    """What a clone of this repository would be, were the working tree committed."""
+    """Create a repository with one commit, which has the files of the working tree."""
     for name in tracked():
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
         shutil.copy(ROOT / name, folder / name)

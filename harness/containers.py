@@ -1,4 +1,4 @@
-"""Images and containers of rendered services, on the Docker Engine that answers."""
+"""Builds images and runs containers of rendered services on a Docker Engine."""
 
 import functools
 import json
@@ -15,7 +15,7 @@ import httpx2
 
 from harness.waiting import until
 
-# How compose.prod.yaml runs the service, for a container started by itself.
+# Hardens a container that is started without Compose as compose.prod.yaml does.
 HARDENED = (
     "--read-only",
     "--tmpfs=/tmp:size=64m",
@@ -28,7 +28,7 @@ HARDENED = (
 
 @functools.cache
 def why_no_engine() -> str:
-    """Why no Docker Engine can be used, or "" where one answers."""
+    """Return why no Docker Engine can be used, or "" if one responds."""
     try:
         answer = subprocess.run(
             ["docker", "version", "--format", "{{.Server.Version}}"],
@@ -40,12 +40,12 @@ def why_no_engine() -> str:
     except FileNotFoundError:
         return "there is no docker command"
     except subprocess.TimeoutExpired:
-        return "the Docker Engine does not answer"
-    return "" if answer.returncode == 0 else f"no Docker Engine answers: {answer.stderr.strip()}"
+        return "the Docker Engine does not respond"
+    return "" if answer.returncode == 0 else f"no Docker Engine responds: {answer.stderr.strip()}"
 
 
 class DockerError(AssertionError):
-    """A docker command that failed; the text is what it printed."""
+    """Says which docker command failed, and what it printed."""
 
 
 def docker(
@@ -54,7 +54,7 @@ def docker(
     environment: Mapping[str, str] | None = None,
     timeout: float = 900,
 ) -> str:
-    """What a docker command prints; `environment` comes on top of this process's own."""
+    """Run a docker command and return what it prints. `environment` is added to that of this process."""
     command = subprocess.run(
         ["docker", *arguments],
         cwd=cwd,
@@ -71,7 +71,7 @@ def docker(
 
 
 def unique(name: str) -> str:
-    """A name that no other test run has, for images, containers, networks and compose projects."""
+    """Return a name that no other test run has, for an image, a container, a network or a compose project."""
     return f"copier-fastapi-test-{uuid.uuid4().hex[:12]}-{name}".lower()
 
 
@@ -81,7 +81,7 @@ def build(service: Path, tag: str, *options: str) -> str:
 
 
 class Container:
-    """A running container with port 8000 published on a free port of this machine; removed at the end."""
+    """Runs a container with port 8000 published on a free port of this machine, and removes it at the end."""
 
     def __init__(self, image: str, *options: str, command: tuple[str, ...] = ()) -> None:
         self.name = unique("container")
@@ -89,7 +89,7 @@ class Container:
         try:
             docker("run", "--detach", *arguments)
         except DockerError:
-            # Where it could not be started, it was made all the same.
+            # Docker creates the container even if it can't start it.
             self.remove()
             raise
 
@@ -105,7 +105,7 @@ class Container:
         docker("rm", "--force", "--volumes", self.name)
 
     def inspect(self, path: str) -> Any:
-        """A part of what `docker inspect` says, by its path in the format language."""
+        """Return a part of what `docker inspect` prints, by its path in the format language."""
         return json.loads(docker("inspect", "--format", f"{{{{json {path}}}}}", self.name))
 
     @property
@@ -119,7 +119,7 @@ class Container:
 
     def wait_until_healthy(self, deadline: float = 60) -> Self:
         def healthy() -> bool:
-            assert self.inspect(".State.Running"), f"it ended:\n{self.logs()}"
+            assert self.inspect(".State.Running"), f"the container has stopped:\n{self.logs()}"
             return self.health == "healthy"
 
         until(healthy, "a healthy container", deadline)
@@ -129,26 +129,26 @@ class Container:
         return httpx2.get(self.url + path, timeout=30, **options)
 
     def python(self, code: str) -> str:
-        """Run Python inside of the container, as its user, and return what it prints."""
+        """Run Python in the container, as its user, and return what it prints."""
         return docker("exec", self.name, "python", "-c", code).strip()
 
     def logs(self) -> str:
         return docker("logs", self.name)
 
     def wait(self, deadline: float = 60) -> int:
-        """The exit code of a container that ends by itself."""
-        until(lambda: not self.inspect(".State.Running"), "the container's end", deadline)
+        """Wait until the container stops by itself, and return its exit code."""
+        until(lambda: not self.inspect(".State.Running"), "the end of the container", deadline)
         return int(self.inspect(".State.ExitCode"))
 
     def stop(self, grace: int = 35) -> int:
-        """Stop it as `docker stop` does and return its exit code."""
+        """Stop the container as `docker stop` does, and return its exit code."""
         docker("stop", f"--timeout={grace}", self.name)
         return int(self.inspect(".State.ExitCode"))
 
 
 @contextmanager
 def composed(service: Path, file: str, **environment: str) -> Iterator["Project"]:
-    """A compose project with a name of its own, removed with its volumes and local images at the end."""
+    """Yield a compose project with a unique name. Remove it with its volumes and local images at the end."""
     project = Project(service, file, environment)
     try:
         yield project
@@ -157,7 +157,7 @@ def composed(service: Path, file: str, **environment: str) -> Iterator["Project"
 
 
 class Project:
-    """The compose project of a rendered service."""
+    """Runs the compose project of a rendered service."""
 
     def __init__(self, service: Path, file: str, environment: dict[str, str]) -> None:
         self.name = unique("project")
@@ -172,11 +172,11 @@ class Project:
         return docker(*self.arguments(*arguments), cwd=self.service, environment=self.environment)
 
     def up(self) -> Self:
-        """Start everything and wait until it is healthy."""
+        """Start all services and wait until they are healthy."""
         self.compose("up", "--detach", "--wait")
         return self
 
     @property
     def container(self) -> str:
-        """The id of the app service's container."""
+        """Return the id of the app service's container."""
         return self.compose("ps", "--quiet", "app").strip()

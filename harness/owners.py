@@ -1,4 +1,4 @@
-"""Services with owners: copied from a commit of the template, put into git, edited, and updated."""
+"""Plays the owner of a service: copies it from a commit of the template, edits it and updates it."""
 
 import functools
 import os
@@ -18,14 +18,14 @@ from harness.matrix import ROOT
 
 Files = dict[str, bytes]
 
-# What a service is rendered from.
+# The files that a service is rendered from.
 TEMPLATE = ("copier.yml", "includes", "template")
 ANSWERS_FILE = ".copier-answers.yml"
 
 
 @contextmanager
 def light_git(empty: Path) -> Iterator[None]:
-    """Let Copier's many git repositories begin without sample hooks, and without anybody's settings."""
+    """Have git ignore the user's settings, and copy no sample hooks into Copier's many repositories."""
     empty.mkdir(exist_ok=True)
     settings = {"GIT_TEMPLATE_DIR": str(empty), "GIT_CONFIG_GLOBAL": os.devnull}
     with plumbum.local.env(**settings):
@@ -36,14 +36,14 @@ def light_git(empty: Path) -> Iterator[None]:
 
 
 def packed(repository: Path) -> Path:
-    """The same repository in few files: each update clones it five times."""
+    """Pack a repository into few files, because each update clones it five times."""
     git(repository, "repack", "-adq")
     git(repository, "prune-packed", "--quiet")
     return repository
 
 
 def template_alone(folder: Path) -> Path:
-    """A repository of one commit with what is rendered, as it is on disk now."""
+    """Create a repository with one commit, which has only the files that a service is rendered from."""
     folder.mkdir(parents=True)
     for name in tracked(*TEMPLATE):
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -54,7 +54,7 @@ def template_alone(folder: Path) -> Path:
 
 
 def template_with_history(folder: Path) -> Path:
-    """A clone of this repository whose newest commit is the working tree."""
+    """Clone this repository and commit the working tree as its newest commit."""
     git(folder.parent, "clone", "--quiet", "--no-tags", "--no-hardlinks", str(ROOT), folder.name)
     for name in TEMPLATE:
         git(folder, "rm", "-r", "--quiet", "--", name)
@@ -68,21 +68,21 @@ def template_with_history(folder: Path) -> Path:
 
 @functools.cache
 def why_no_history() -> str:
-    """Why older commits can't be read here, or "" where they can."""
+    """Return why older commits can't be read here, or "" if they can."""
     if not (ROOT / ".git").exists():
-        return "this is no git repository, so there are no older commits"
+        return "this is not a git repository, so there are no older commits"
     if git(ROOT, "rev-parse", "--is-shallow-repository").strip() == "true":
         return "this is a shallow clone, so older commits are missing: git fetch --unshallow"
     return ""
 
 
 def commits_that_render_anew() -> list[str]:
-    """The commits that changed what is rendered, the oldest first."""
+    """Return the commits that changed what is rendered, the oldest first."""
     return git(ROOT, "log", "--reverse", "--format=%h", "--", *TEMPLATE).split()
 
 
-def spread(items: Sequence[str], number: int) -> list[str]:
-    """The first, the last, and others at even distances."""
+def evenly_spaced(items: Sequence[str], number: int) -> list[str]:
+    """Return the first item, the last one, and others at even distances between them."""
     if len(items) <= number:
         return list(items)
     return [items[round(place * (len(items) - 1) / (number - 1))] for place in range(number)]
@@ -92,7 +92,7 @@ def spread(items: Sequence[str], number: int) -> list[str]:
 
 
 def copy(template: Path, service: Path, ref: str | None = None, **answers: Any) -> Path:
-    """What `copier copy --defaults` makes, without trust."""
+    """Do what `copier copy --defaults` does, without trust."""
     copier.run_copy(
         str(template), service, data=answers, vcs_ref=ref, defaults=True, quiet=True, unsafe=False
     )
@@ -120,7 +120,7 @@ def own(service: Path) -> Path:
 
 
 def files(service: Path) -> Files:
-    """Everything in a service but git's own files."""
+    """Return every file of a service, except git's own, with its contents."""
     return {
         path.relative_to(service).as_posix(): path.read_bytes()
         for path in service.rglob("*")
@@ -129,12 +129,12 @@ def files(service: Path) -> Files:
 
 
 def deleted(service: Path) -> list[str]:
-    """The files that an update deleted, listed as the message before it says."""
+    """Return the files that an update deleted, with the command that Copier prints before it."""
     return git(service, "diff", "--diff-filter=D", "--name-only").splitlines()
 
 
 def conflicts(service: Path) -> set[str]:
-    """The files that git calls unmerged: `git status` shows them, `git commit` refuses them."""
+    """Return the files that git calls unmerged. `git status` shows them, and `git commit` refuses them."""
     return set(git(service, "diff", "--name-only", "--diff-filter=U").split())
 
 
@@ -146,7 +146,7 @@ def with_markers(service: Path) -> set[str]:
 
 
 def added_lines(before: Files, after: Files) -> dict[str, list[bytes]]:
-    """The lines that an owner wrote, by file, empty ones left out."""
+    """Return the lines that an owner wrote, by file, without empty ones."""
     written = {}
     for name, text in after.items():
         new = Counter(filter(None, text.splitlines()))
@@ -156,7 +156,7 @@ def added_lines(before: Files, after: Files) -> dict[str, list[bytes]]:
 
 
 def lost_lines(written: dict[str, list[bytes]], after: Files) -> dict[str, list[bytes]]:
-    """Of the lines that an owner wrote, those that are no longer there; a file that is gone lost all."""
+    """Return the owner's lines that are no longer there, by file. A deleted file has lost all of them."""
     lost = {}
     for name, lines in written.items():
         if name not in after:
@@ -166,24 +166,24 @@ def lost_lines(written: dict[str, list[bytes]], after: Files) -> dict[str, list[
     return lost
 
 
-# What owners do
+# Edits of owners
 
 Edit = Callable[[Path], None]
 
 
 def replace(file: Path, pattern: str, replacement: str) -> None:
-    """Change the first place that matches. A file without such a place would test nothing."""
+    """Replace the first match. Fail if there is none, because the edit would then test nothing."""
     text, count = re.subn(pattern, replacement, file.read_text(), count=1, flags=re.MULTILINE)
     assert count, f"nothing in {file.name} matches {pattern}"
     file.write_text(text)
 
 
 def remove(file: Path, pattern: str) -> None:
-    """Remove every place that matches, if any."""
+    """Remove every match, if there are any."""
     file.write_text(re.sub(pattern, "", file.read_text(), flags=re.MULTILINE))
 
 
-ORDERS = '''"""What the service is for."""
+ORDERS = '''"""Reads orders."""
 
 from fastapi import APIRouter
 
@@ -271,7 +271,7 @@ def leave_notes_everywhere(service: Path) -> None:
         (folder / "notes.txt").write_text(f"{folder.name} is ours.\n" if folder != service else "Ours.\n")
 
 
-# What somebody does to a service of any commit.
+# Edits that can be made in a service of any commit.
 EDITS: tuple[Edit, ...] = (
     add_a_route,
     delete_the_example,
@@ -283,7 +283,7 @@ EDITS: tuple[Edit, ...] = (
     leave_notes_everywhere,
 )
 
-# What a typical owner does to a service of today, where the service's own pages say
+# Edits of a typical owner in a service of the newest commit, in the places that the service's pages name
 
 
 PARTNER = '''"""A client of the partner's API."""
@@ -391,7 +391,7 @@ TYPICAL: tuple[Edit, ...] = (
 
 
 def live_in(service: Path, edits: Sequence[Edit] = EDITS) -> dict[str, list[bytes]]:
-    """Edit and commit as an owner does; return the lines that the owner wrote, by file."""
+    """Edit and commit as an owner does, and return the lines that the owner wrote, by file."""
     before = files(service)
     for edit in edits:
         edit(service)
@@ -403,9 +403,9 @@ REFUSAL = re.compile(r"this would delete (.*), with your edits\. First: (.*), an
 
 
 def update_as_told(service: Path, **answers: Any) -> list[str]:
-    """Update a service and, where an answer is refused, do what the refusal says first.
+    """Update a service. If an answer is refused, first do what the refusal says.
 
-    Return the files that were in the way of the answers.
+    Return the files that the refusals named: those that the update would have deleted.
     """
     moved: list[str] = []
     while True:

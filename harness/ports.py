@@ -1,4 +1,4 @@
-"""Free ports of this machine, so that two test runs can live side by side."""
+"""Reserves free ports of this machine, so that several test runs can use it at the same time."""
 
 import os
 import socket
@@ -16,10 +16,10 @@ PATIENCE = 60.0
 
 @contextmanager
 def reserved_port(*ports: int) -> Iterator[int | None]:
-    """Reserve a free port, one of these where any are named, or None where all of them are taken.
+    """Yield a free port, or None if all are taken. If ports are named, try only these.
 
-    It stays reserved among the test runs of this machine until the block ends. None of the ports that are
-    tried by default is one that the system gives to outgoing connections.
+    No other test run on this machine gets the port until the block ends. The system gives none of the ports
+    that are tried by default to outgoing connections.
     """
     folder = Path(tempfile.gettempdir()) / "copier-fastapi-ports"
     folder.mkdir(exist_ok=True)
@@ -30,7 +30,7 @@ def reserved_port(*ports: int) -> Iterator[int | None]:
         except filelock.Timeout:
             continue
         try:
-            # What was just killed may hold a named port for a moment longer.
+            # A process that was just killed may hold a named port for a moment longer.
             end = time.monotonic() + (10 if ports else 0)
             while not (free := _is_free(port)) and time.monotonic() < end:
                 time.sleep(0.1)

@@ -1,4 +1,4 @@
-"""Installs a rendered service and runs it on this machine, with the commands that its README prints."""
+"""Installs a rendered service and runs it on this machine, with the commands of the service's pages."""
 
 import functools
 import json
@@ -24,15 +24,15 @@ from harness.pages import commands
 from harness.ports import reserved_port
 from harness.waiting import until
 
-# Seconds that an answer or an end may take: a slow machine is no failure.
+# Seconds that a response or the end of a process may take. A slow machine must not fail a test.
 DEADLINE = 60.0
-# Seconds that an installation, a check of a service or the like may take.
+# Seconds that an installation, a check of a service or a similar command may take.
 PATIENCE = 600.0
 
-# The answers that decide what is installed: services that agree in them share an environment.
+# The questions whose answers decide what is installed. Services with the same answers share an environment.
 INSTALLED_BY = ("python_version", "package_manager", "server", "database", "cache")
 
-# Of this machine's variables, those that would change what a service or its tools do.
+# Variables of this machine that would change what a service or its tools do.
 CHANGES_A_SERVICE = re.compile(
     r"(DATABASE_\w+|CACHE_\w+|ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
     r"|(UVICORN|FASTAPI|GUNICORN|GRANIAN|PYTEST|COV|MYPY|RUFF)_\w*|UV|UV_(PROJECT|PYTHON|RUN|NO_SYNC)\w*)"
@@ -40,15 +40,15 @@ CHANGES_A_SERVICE = re.compile(
 
 
 def without_uv_run(command: str) -> str:
-    """The command as `uv run` starts it, for an environment that is installed and on the PATH already."""
+    """Return the command that `uv run` starts, for an environment that is installed and on the PATH."""
     return command.replace("uv run ", "")
 
 
 def variables(service: Path | None = None) -> dict[str, str]:
-    """The variables to run a command with: this machine's, less what would change a service, wheels only.
+    """Return this machine's variables for a command, without those that would change a service.
 
-    The service's own environment comes first on the PATH, and the template's tools are not on it, so
-    that a tool which the service doesn't declare is not found; but uv is.
+    Packages are installed only from wheels. The service's own environment comes first on the PATH. Of the
+    template's tools only uv is on it, so that a tool which the service doesn't declare is not found.
     """
     own = {name: value for name, value in os.environ.items() if not CHANGES_A_SERVICE.fullmatch(name)}
     path = [folder for folder in own["PATH"].split(os.pathsep) if folder != _own_tools()]
@@ -72,7 +72,7 @@ def _folder_of_uv() -> Path:
 
 
 def run(script: str, folder: Path, **more: str) -> str:
-    """Run lines in one bash that ends at the first that fails; what they print. Raises an AssertionError."""
+    """Run lines in one bash and return what they print. Raise an AssertionError at the first that fails."""
     bash = subprocess.run(
         ["bash", "-e", "-c", script],
         cwd=folder,
@@ -91,20 +91,20 @@ def run(script: str, folder: Path, **more: str) -> str:
 
 
 def missing_python(version: str) -> str:
-    """Why no service can run on this Python here, or "" where one can."""
+    """Return why no service can run on this Python here, or "" if one can."""
     return "" if shutil.which(f"python{version}") else f"python{version} is not on this machine"
 
 
 @functools.cache
 def makes_environments(version: str) -> bool:
-    """Whether `python -m venv` of this Python works here; where its pip was taken out, it does not."""
+    """Tell whether `python -m venv` of this Python works here. It doesn't if pip was removed from Python."""
     with tempfile.TemporaryDirectory() as folder:
         venv = [f"python{version}", "-m", "venv", folder]
         return subprocess.run(venv, env=variables(), capture_output=True).returncode == 0
 
 
 def newest_python(package_manager: str) -> str | None:
-    """The first offered Python on which this machine can follow a README to the letter."""
+    """Return the first offered Python with which the commands of a page run unchanged on this machine."""
     for version in values("python_version"):
         if not missing_python(version) and (package_manager == "uv" or makes_environments(version)):
             return str(version)
@@ -112,9 +112,9 @@ def newest_python(package_manager: str) -> str | None:
 
 
 def install_script(service: Path, answers: Answers) -> str:
-    """The lines that install a service: `uv sync`, or what the README prints for pip.
+    """Return the lines that install a service: `uv sync`, or the commands of the service's page for pip.
 
-    Where `python -m venv` is broken, uv makes the environment instead; pip fills it all the same.
+    If `python -m venv` is broken, uv creates the environment instead, and pip still fills it.
     """
     if answers["package_manager"] == "uv":
         return "uv sync --locked" if (service / "uv.lock").exists() else "uv sync"
@@ -128,9 +128,10 @@ def install_script(service: Path, answers: Answers) -> str:
 
 
 def install(service: Path, answers: Answers, shared: Path) -> Path:
-    """Give the service an environment, shared with all that answer alike in `INSTALLED_BY`; its folder.
+    """Give the service an environment, and return the folder in which it was installed.
 
-    `shared` is a folder for all processes of a test run: the first of them installs, the others wait.
+    Services with the same answers to `INSTALLED_BY` share it. `shared` is a folder for all processes of a
+    test run. The first of them installs, and the others wait.
     """
     home = shared / "-".join(str((DEFAULTS | answers)[name]) for name in INSTALLED_BY)
     shared.mkdir(parents=True, exist_ok=True)
@@ -148,7 +149,7 @@ def install(service: Path, answers: Answers, shared: Path) -> Path:
 
 
 class Process:
-    """A command that runs in a process group of its own, and the client that asks it."""
+    """Runs a server in a process group of its own, and sends requests to it."""
 
     def __init__(self, command: list[str], folder: Path, log: Path, port: int, env: dict[str, str]) -> None:
         self.log = log
@@ -163,7 +164,7 @@ class Process:
                 start_new_session=True,
             )
         self.pid = self.popen.pid
-        # Without kept connections, so that each request may reach any worker.
+        # No connection is kept, so that each request may reach any worker.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         url = f"http://127.0.0.1:{port}"
         self.client = httpx2.Client(
@@ -171,52 +172,54 @@ class Process:
         )
 
     def get(self, path: str, **headers: str) -> httpx2.Response:
-        """What a request is answered; `X_Request_ID="a"` sends the header X-Request-ID."""
+        """Send a GET request. `X_Request_ID="a"` sends the header X-Request-ID."""
         return self.client.get(
             path, headers={name.replace("_", "-"): value for name, value in headers.items()}
         )
 
     def get_many(self, *paths: str) -> list[httpx2.Response]:
-        """What requests are answered that are sent at once."""
+        """Send GET requests at the same time, and return their responses."""
         with ThreadPoolExecutor(len(paths)) as pool:
             return list(pool.map(self.get, paths))
 
     def output(self) -> str:
-        """All that it printed so far."""
+        """Return all that the server has printed so far."""
         return self.log.read_text(errors="replace")
 
     def lines(self) -> list[str]:
-        """The lines that it printed so far, without empty ones."""
+        """Return the lines that the server has printed so far, without empty ones."""
         return [line.strip() for line in self.output().splitlines() if line.strip()]
 
     def records(self, **values: Any) -> list[dict[str, Any]]:
-        """The printed lines that are JSON objects with these values."""
+        """Return the printed lines that are JSON objects with these values."""
         records = [json.loads(line) for line in self.lines() if line.startswith("{")]
         return [record for record in records if values.items() <= record.items()]
 
     def answers(self) -> bool:
-        """Whether it is ready for requests; an AssertionError if it has ended."""
-        assert self.popen.poll() is None, f"it ended with {self.popen.returncode}:\n{self.output()[-4000:]}"
+        """Tell whether the service is ready for requests. Raise an AssertionError if the server has ended."""
+        assert self.popen.poll() is None, (
+            f"the server ended with {self.popen.returncode}:\n{self.output()[-4000:]}"
+        )
         try:
             return self.get("/health/ready").status_code == 200
         except httpx2.TransportError:
             return False
 
     def workers(self) -> set[int]:
-        """The processes that serve: all that the server started, or itself where it started none."""
+        """Return the processes that serve: all that the server started, or only itself if it started none."""
         return {pid for pid in _descendants(self.pid) if not _is_helper(pid)} or {self.pid}
 
     def stop(self, sent: signal.Signals = signal.SIGTERM) -> int:
-        """Send the server a signal and wait for its end; the exit code, minus a signal's number."""
+        """Send the server a signal and wait for its end. Return its exit code as `wait` does."""
         self.popen.send_signal(sent)
         return self.wait()
 
     def wait(self) -> int:
-        """The exit code, minus a signal's number, once it ends by itself."""
+        """Wait for the server's end. Return its exit code, which is negative if a signal ended it."""
         return self.popen.wait(DEADLINE)
 
     def kill(self) -> None:
-        """End whatever is left of the group."""
+        """Kill all that is left of the process group."""
         self.client.close()
         with suppress(ProcessLookupError):
             os.killpg(self.pid, signal.SIGKILL)
@@ -224,7 +227,7 @@ class Process:
 
 
 def _descendants(pid: int) -> list[int]:
-    """Living processes that a process started, and those that they did."""
+    """Return the living processes that a process started, and those that these started."""
     parents = {}
     for stat in Path("/proc").glob("[0-9]*/stat"):
         try:
@@ -240,7 +243,7 @@ def _descendants(pid: int) -> list[int]:
 
 
 def _is_helper(pid: int) -> bool:
-    """Whether it is the process with which multiprocessing cleans up after the others, or gone."""
+    """Tell whether a process is gone, or is the one with which multiprocessing cleans up after others."""
     try:
         return b"resource_tracker" in Path(f"/proc/{pid}/cmdline").read_bytes()
     except (FileNotFoundError, ProcessLookupError):
@@ -249,7 +252,7 @@ def _is_helper(pid: int) -> bool:
 
 @contextmanager
 def started(command: list[str], folder: Path, port: int, env: dict[str, str]) -> Iterator[Process]:
-    """The process of a command, killed with all that it started when the block ends."""
+    """Run a server, and kill it with all that it started when the block ends."""
     log = Path(tempfile.mkstemp(prefix="output-", suffix=".log", dir=folder)[1])
     process = Process(command, folder, log, port, env)
     try:
@@ -259,9 +262,9 @@ def started(command: list[str], folder: Path, port: int, env: dict[str, str]) ->
 
 
 def deployed(service: Path, port: int, **changed: str) -> tuple[list[str], dict[str, str]]:
-    """The README's command to deploy, and its variables, with this port and other variables changed.
+    """Return the page's command to deploy and its variables, with this port and these variables changed.
 
-    Each server reads one of the two names of the port.
+    Each server reads the port from one of two variables.
     """
     [line] = commands(service, "Deploy")
     words = shlex.split(without_uv_run(line))
@@ -273,10 +276,10 @@ def deployed(service: Path, port: int, **changed: str) -> tuple[list[str], dict[
 
 @contextmanager
 def serving(service: Path, **changed: str) -> Iterator[Process]:
-    """The service, deployed as its README says but for these variables, and ready for requests."""
+    """Deploy the service as its page says, with these variables changed, and yield it when it is ready."""
     with reserved_port() as port:
         assert port
         command, env = deployed(service, port, **changed)
         with started(command, service, port, env) as process:
-            until(process.answers, "the service answers")
+            until(process.answers, "the service is ready")
             yield process

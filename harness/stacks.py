@@ -1,4 +1,4 @@
-"""Rendered services that keep data, in compose projects with their database and their cache."""
+"""Runs rendered services that keep data, in compose projects with their database and their cache."""
 
 import itertools
 import json
@@ -23,7 +23,7 @@ from harness.running import run
 from harness.waiting import until
 
 DATABASES = [database for database in values("database") if has("with_database", database=database)]
-# Those that are a server of their own, which can be stopped.
+# The databases that are a server of their own, which can be stopped.
 DATABASE_SERVERS = [database for database in DATABASES if has("with_database_server", database=database)]
 CACHES = [cache for cache in values("cache") if has("with_cache", cache=cache)]
 DATA = [
@@ -32,20 +32,20 @@ DATA = [
     for cache in values("cache")
     if database in DATABASES or cache in CACHES
 ]
-# Every database once, with and without a cache in turn.
+# Every database once, alternately with and without a cache.
 DATA_ONCE = [
     {"database": database, "cache": cache}
     for database, cache in zip(values("database"), itertools.cycle(reversed(values("cache"))), strict=False)
 ]
 CACHED = [answers["database"] for answers in DATA if answers["cache"] == CACHES[0]]
-# How many there are where a test takes something away.
+# The size of a service in DEPLOYMENTS: its workers, and the connections in the pool of each.
 WORKERS = 2
 POOL_SIZE = 5
-# What is turned through beside them.
-TURNED = ("server", "package_manager", "python_version")
+# The questions whose answers rotate through the other services.
+ROTATED = ("server", "package_manager", "python_version")
 
 
-# What is tested with more than one build can: a service for each database, each with another server.
+# The services for tests that share one deployment: one for each database, each with another server.
 DEPLOYMENTS: dict[str, Answers] = {
     database: {"database": database, "cache": CACHES[0], "server": server}
     for database, server in zip(
@@ -55,7 +55,7 @@ DEPLOYMENTS: dict[str, Answers] = {
     )
 }
 
-# Runs a statement, its first argument, as the service itself would, and prints the rows.
+# Runs the statement in its first argument through the service's own engine, and prints the rows.
 SQL = """
 import asyncio, json, sys
 from sqlalchemy import text
@@ -73,8 +73,11 @@ asyncio.run(main())
 """
 
 
-def turned(*lists: list[Answers]) -> list[list[Answers]]:
-    """These answers, beside others in turn: as many of both as possible meet, here or in DEPLOYMENTS."""
+def with_rotating_answers(*lists: list[Answers]) -> list[list[Answers]]:
+    """Add a server, a package manager and a Python to each of these answers.
+
+    They are chosen so that as many pairs as possible of both are tested, here or in DEPLOYMENTS.
+    """
     data = {(name, value) for answers in DATA for name, value in answers.items()}
     met = {pair for answers in DEPLOYMENTS.values() for pair in pairs(answers)}
 
@@ -85,7 +88,7 @@ def turned(*lists: list[Answers]) -> list[list[Answers]]:
     for given in lists:
         chosen.append([])
         for answers in given:
-            candidates = combinations(*TURNED, layout="package", **answers)
+            candidates = combinations(*ROTATED, layout="package", **answers)
             best = max(candidates, key=lambda candidate: len(new(candidate)))
             chosen[-1].append(best)
             met |= pairs(best)
@@ -93,13 +96,13 @@ def turned(*lists: list[Answers]) -> list[list[Answers]]:
 
 
 def in_group(answers: Answers, value: object = None) -> ParameterSet:
-    """A case whose database is no other's in this test run's processes."""
+    """Return a test case that runs in the same process as all others with its database."""
     mark = pytest.mark.xdist_group(f"data-{answers['database']}")
     return pytest.param(value or answers, id=label(answers), marks=mark)
 
 
 class Image:
-    """A service's production image and the secrets that it is started with; removed at the end."""
+    """Builds a service's production image, makes its secrets, and removes the image at the end."""
 
     def __init__(self, service: Path, answers: Answers) -> None:
         self.service = service
@@ -121,14 +124,14 @@ class Image:
 
 
 def make_secrets(service: Path) -> list[Path]:
-    """Run what the service's page says to run once on the server; return the files that it made, if any."""
+    """Run the commands of the page's "Once on the server", and return the files that they made, if any."""
     for block in shell(service_section(service, "Once on the server")):
         run(block, service)
     return sorted((service / "secrets").glob("*"))
 
 
 class Stack:
-    """The compose project of a service, and the client that asks it."""
+    """Sends requests to the service of a compose project, and controls its containers."""
 
     def __init__(self, project: Project, client: httpx2.Client, answers: Answers) -> None:
         self.project = project
@@ -140,20 +143,20 @@ class Stack:
         return self.client.request(method, path, **options)
 
     def status(self, path: str) -> int:
-        """How a GET is answered, 0 where it is not."""
+        """Return the status of the response to a GET, or 0 if there is none."""
         try:
             return self.client.get(path).status_code
         except httpx2.TransportError:
             return 0
 
     def up(self) -> Self:
-        """Start everything and wait until it is ready; the development image has no health check."""
+        """Start everything and wait until the service is ready: the development image has no health check."""
         self.project.up()
-        until(lambda: self.status("/health/ready") == 200, "a service that is ready")
+        until(lambda: self.status("/health/ready") == 200, "the service is ready")
         return self
 
     def store(self) -> Callable[[], None]:
-        """Create an item, where the service keeps any; what checks that it is read as it was created."""
+        """Create an item, if the service keeps any. Return a check that it is read as it was created."""
         if self.answers["database"] in DATABASES:
             created = self.ask("POST", "/items", json={"name": unique("item"), "description": "lamp"})
             assert created.status_code == 201, created.text
@@ -169,9 +172,9 @@ class Stack:
         return check
 
     def sql(self, statement: str) -> list[list[Any]]:
-        """The rows of a statement, run as the service would, where it would."""
+        """Run a statement through the service's own engine, in its container, and return the rows."""
         printed = self.compose("exec", "-T", "app", "python", "-c", SQL, statement)
-        # Beside a driver's warnings.
+        # Other lines are warnings of a driver.
         [answer] = [line for line in printed.splitlines() if line.startswith("[")]
         rows: list[list[Any]] = json.loads(answer)
         return rows
@@ -180,19 +183,19 @@ class Stack:
         return self.compose("config", "--services").split()
 
     def inspect(self, service: str) -> dict[str, Any]:
-        """What the engine knows of a service's newest container; raises where there is none."""
+        """Return what the engine knows about a service's newest container. Raise if there is none."""
         containers = self.compose("ps", "--all", "--quiet", service).split()
         inspected: dict[str, Any] = json.loads(docker("inspect", containers[0]))[0]
         return inspected
 
     def wait_until_healthy(self, service: str) -> float:
-        """When the container became healthy."""
+        """Wait until the container is healthy, and return the time of that moment."""
         healthy = "healthy"
         until(lambda: self.inspect(service)["State"]["Health"]["Status"] == healthy, f"a healthy {service}")
         return time.monotonic()
 
     def take(self, command: str, service: str) -> None:
-        """Stop or pause a service. A busy container may not freeze at once: runc then lets it run on."""
+        """Stop or pause a service. Try again while runc can't freeze a busy container and lets it run on."""
 
         def taken() -> bool:
             try:
@@ -203,33 +206,33 @@ class Stack:
                 raise
             return True
 
-        until(taken, f"{service} to {command}")
+        until(taken, f"{command} {service}")
 
     def processes(self) -> set[str]:
-        """The processes of the app's container, without the health check's."""
+        """Return the processes of the app's container, without those of the health check."""
         _, *lines = docker("top", self.project.container, "-eo", "pid,args").splitlines()
         return {line.split()[0] for line in lines if "http.client" not in line}
 
     def lines(self, text: str, service: str = "app") -> int:
-        """How many of its log's lines hold the text."""
+        """Count the lines of a service's log that hold the text."""
         return sum(text in line for line in self.compose("logs", "--no-color", service).splitlines())
 
     def at_once(self, count: int, path: str) -> list[int]:
-        """The statuses of requests that are sent at the same time."""
+        """Send GET requests at the same time, and return the statuses of their responses."""
         with ThreadPoolExecutor(count) as pool:
             return list(pool.map(self.status, [path] * count))
 
 
 @contextmanager
 def stacked(service: Path, file: str, answers: Answers, **environment: str) -> Iterator[Stack]:
-    """A compose project on free ports of this machine, not started yet; all of it is removed at the end."""
+    """Yield a compose project on free ports of this machine, not started yet. Remove all of it at the end."""
     with ExitStack() as held:
         ports = {
             name: str(held.enter_context(reserved_port()))
             for name in ("HOST_PORT", "DATABASE_HOST_PORT", "CACHE_HOST_PORT")
         }
         project = held.enter_context(composed(service, file, **ports, **environment))
-        # Without kept connections, so that each request may reach any worker.
+        # No connection is kept, so that each request may reach any worker.
         limits = httpx2.Limits(max_connections=None, max_keepalive_connections=0)
         url = f"http://127.0.0.1:{ports['HOST_PORT']}"
         client = held.enter_context(
@@ -239,7 +242,7 @@ def stacked(service: Path, file: str, answers: Answers, **environment: str) -> I
 
 
 class Answer(NamedTuple):
-    """How a request of a load was answered; status 0 is a connection that broke."""
+    """Records a request of a load and its response. Status 0 is a connection that broke."""
 
     thread: int
     request: str
@@ -251,7 +254,7 @@ class Answer(NamedTuple):
 
 
 class Load:
-    """Requests without a pause, on a thread for each of these, until the block ends."""
+    """Sends requests without a pause until the block ends, each of these on a thread of its own."""
 
     def __init__(self, stack: Stack, *requests: str) -> None:
         self.stack = stack
@@ -276,7 +279,7 @@ class Load:
             self.answers.append(Answer(thread, request, sent, seconds, status, is_json, location))
 
     def statuses(self, request: str, since: float = 0) -> list[int]:
-        """How the requests were answered that were sent since then."""
+        """Return the statuses of the responses to this request, each time that it was sent since then."""
         return [a.status for a in [*self.answers] if a.request == request and a.sent >= since]
 
     def __enter__(self) -> Self:

@@ -14,7 +14,7 @@ from harness.pages import Block, blocks, page, part, shell
 
 PAGE = "docs/updating.md"
 
-# What an update leaves to the owner, who locks again afterwards.
+# The files that an update leaves to the owner, who locks again afterwards.
 LOCKS = ("uv.lock", "requirements.txt", "requirements-dev.txt")
 
 
@@ -51,13 +51,13 @@ def page_shell(title: str) -> list[str]:
 
 
 def page_text(title: str) -> str:
-    """Return the one block below a heading that shows what is printed."""
+    """Return the one block below a heading that shows output."""
     [text] = [block for language, block in page_blocks(title) if language == "text"]
     return text.strip()
 
 
 def follow(block: str, service: Path, template: Path) -> subprocess.CompletedProcess[str]:
-    """Type a block of the page. <COMMIT> is the template's first, from which services here are copied."""
+    """Run a block of the page. <COMMIT> is the template's first commit, of which services here are copies."""
     script = block.replace("<URL>", str(template))
     if "<COMMIT>" in script:
         script = script.replace("<COMMIT>", git(template, "rev-list", "--max-parents=0", "HEAD").strip())
@@ -76,7 +76,7 @@ def lock_again(service: Path) -> None:
 
 
 def make_environment(service: Path) -> None:
-    """Install a service from its lock, which has to be what its pyproject.toml asks for."""
+    """Install a service from its lock. With uv, fail if the lock does not match pyproject.toml."""
     if (service / "uv.lock").exists():
         running.run("uv lock --check\nuv sync --locked --quiet", service)
         return

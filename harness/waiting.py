@@ -1,4 +1,4 @@
-"""Waiting for a condition, and never for a time."""
+"""Waits for a condition, and never for a fixed time."""
 
 import time
 from collections.abc import Callable
@@ -8,7 +8,7 @@ T = TypeVar("T")
 
 
 def until(condition: Callable[[], T | None], what: str, deadline: float = 60) -> T:
-    """The condition's first true answer; fails after `deadline` seconds, saying what was awaited."""
+    """Return the condition's first true value. Fail after `deadline` seconds, and say what was awaited."""
     end = time.monotonic() + deadline
     while time.monotonic() < end:
         if answer := condition():

@@ -1,4 +1,4 @@
-"""Fixtures that render the template."""
+"""Provides the fixtures that render, install and deploy services."""
 
 import os
 import shutil
@@ -48,11 +48,11 @@ def pytest_configure() -> None:
 
 
 def _compile_each_source_once() -> None:
-    """Copier compiles every file again for every render, which is most of what a render costs."""
+    """Have Jinja compile each source once: Copier compiles it for every render, which is most of the cost."""
     compile_source: Any = jinja2.Environment.compile
     compiled: dict[Any, Any] = {}
 
-    # The file's name is only for tracebacks, and each clone of the template has another one.
+    # The key has no file name: it is only for tracebacks, and each clone of the template has another one.
     def compile_once(
         env: jinja2.Environment,
         source: Any,
@@ -81,7 +81,7 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def render_to(template: Path) -> RenderTo:
-    """Render into a folder, without trust. Raises what Copier raises, and for an answer to no question."""
+    """Render into a folder, without trust. Copier's errors are raised, and unknown questions are refused."""
 
     def render_to(destination: Path, unchecked: Answers | None = None, **answers: Any) -> Path:
         assert answers.keys() <= ASKED.keys(), f"no such question: {answers.keys() - ASKED.keys()}"
@@ -94,7 +94,7 @@ def render_to(template: Path) -> RenderTo:
 
 @pytest.fixture
 def render(render_to: RenderTo, tmp_path: Path) -> Render:
-    """Render a service with these answers, beside the defaults, into a new folder."""
+    """Render a service into a new folder, with the defaults for questions without an answer."""
 
     def render(name: str = "orders-api", **answers: Any) -> Path:
         return render_to(tmp_path / name, **answers)
@@ -102,7 +102,7 @@ def render(render_to: RenderTo, tmp_path: Path) -> Render:
     return render
 
 
-# In so many parts, the processes of a test run share the rendering of the services.
+# The services are rendered in this many parts, which the processes of a test run share.
 PARTS = 16
 
 
@@ -150,7 +150,7 @@ def installed(render_to: RenderTo, shared: Path, tmp_path_factory: pytest.TempPa
 
 @pytest.fixture
 def newest_python() -> None:
-    """Skip a test where this machine lacks the Python of a default service."""
+    """Skip a test if this machine lacks the Python of a default service."""
     if missing := missing_python(DEFAULTS["python_version"]):
         pytest.skip(missing)
 
@@ -160,7 +160,7 @@ def newest_python() -> None:
 
 @pytest.fixture(scope="session")
 def light_git(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """Let Copier's git repositories begin without sample hooks, and without anybody's settings."""
+    """Have git ignore the user's settings, and copy no sample hooks into Copier's repositories."""
     with owners.light_git(tmp_path_factory.mktemp("no-hooks")):
         yield
 
@@ -190,14 +190,14 @@ def copier_fastapi(repository: Path, tmp_path: Path) -> Path:
 def deployment(
     render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Callable[[str], Stack]]:
-    """A service with this database and a cache, in production; started once."""
+    """Start a service with this database and a cache in production. Each is started once."""
     running: dict[str, Stack] = {}
     sizes = {"DATABASE_POOL_SIZE": str(POOL_SIZE)}
     with ExitStack() as held:
 
         def deployment(database: str) -> Stack:
             if database not in running:
-                # Not WEB_CONCURRENCY alone: the limit of the memory goes by the answer.
+                # WEB_CONCURRENCY would not be enough, because the answer decides the memory limit.
                 answers = DEPLOYMENTS[database] | {"workers": WORKERS}
                 service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **answers)
                 image = held.enter_context(Image(service, answers))

@@ -1,4 +1,4 @@
-"""Requests of every kind, well meant or not, to services in production on each database."""
+"""Sends requests of every kind, well meant or not, to services in production on each database."""
 
 import asyncio
 import socket
@@ -23,13 +23,13 @@ Deployment = Callable[[str], Stack]
 EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
 EACH_SERVICE = [in_group({"database": database}, database) for database in CACHED]
 
-# Over all databases together more than 10,000.
+# Abandoned requests for each database, which are more than 10,000 for all of them.
 GIVEN_UP = 4_000
 AT_ONCE = 32
 
 
 @pytest.mark.parametrize("database", EACH_SERVICE)
-def test_schemathesis_finds_no_answer_that_its_openapi_document_does_not_name(
+def test_schemathesis_finds_no_response_that_the_openapi_document_does_not_name(
     deployment: Deployment, database: str, tmp_path: Path
 ) -> None:
     stack = deployment(database)
@@ -39,7 +39,7 @@ def test_schemathesis_finds_no_answer_that_its_openapi_document_does_not_name(
         "--no-color",
         "--continue-on-failure",
         "--generation-database=none",
-        # Starlette's 405 names the methods of one of a path's routes and not of all.
+        # In a 405, Starlette names the methods of only one of the routes that have the path.
         "--exclude-checks=allow_header_conformance",
     ]
     schemathesis = subprocess.run(
@@ -61,7 +61,7 @@ def test_schemathesis_finds_no_answer_that_its_openapi_document_does_not_name(
 
 
 def characters() -> Iterator[str]:
-    """The first and the last character of each of Unicode's categories; surrogates alone are no text."""
+    """Yield the first and the last character of each Unicode category, without lone surrogates."""
     found: dict[str, list[str]] = {}
     for character in map(chr, range(sys.maxunicode + 1)):
         found.setdefault(unicodedata.category(character), []).append(character)
@@ -95,7 +95,7 @@ def test_a_text_is_stored_as_given_or_refused(deployment: Deployment, database: 
     stack = deployment(database)
     refused = []
     for text in NAMES:
-        # No name is taken twice.
+        # The ending makes the name unique.
         item = {"name": text + unique("")[-13:-1] if len(text) < 100 and text else text, "description": text}
         created = stack.ask("POST", "/items", json=item)
         if created.status_code == 422:
@@ -108,7 +108,7 @@ def test_a_text_is_stored_as_given_or_refused(deployment: Deployment, database: 
     assert refused == ["\x00", "a\x00b", "", "n" * 10_000]
 
 
-# What a JSON parser may take and no answer and no database can hold.
+# Bodies that a JSON parser may accept, with values that no response and no database can hold.
 NO_TEXT = [
     rb'{"name": "\ud800"}',
     rb'{"name": "a", "description": "\udfff"}',
@@ -121,7 +121,7 @@ NO_TEXT = [
     rb'"\ud800"',
     rb'["\ud800", NaN]',
 ]
-# What is no JSON, or too much of it.
+# Bodies that are not JSON, or too much of it.
 NO_JSON = [
     b'{"name": "\xff"}',
     b'{"name": "\xed\xa0\x80"}',
@@ -150,9 +150,7 @@ def test_a_body_that_holds_no_text_is_refused(deployment: Deployment, database: 
 
 
 @pytest.mark.parametrize("database", EACH_SERVICE)
-def test_a_path_or_a_query_of_any_bytes_is_no_error_of_the_server(
-    deployment: Deployment, database: str
-) -> None:
+def test_no_path_and_no_query_causes_an_error_of_the_server(deployment: Deployment, database: str) -> None:
     stack = deployment(database)
     hostile = ["%00", "%ff", "%ed%a0%80", "NaN", "-1", "9" * 30, "9" * 5000, "%27%3b--", "1e3", "%0a", "é"]
     for text in hostile:
@@ -168,8 +166,8 @@ def test_clients_that_go_away_in_the_middle_of_a_request_cost_no_connection(
     path = stack.ask("POST", "/items", json={"name": unique("item")}).headers["location"]
     asyncio.run(give_up_many(stack, path))
     everybody = [200] * WORKERS * POOL_SIZE
-    # What nobody waits for any more is still in the queue, and may be there for longer than a turn lasts.
-    until(lambda: stack.at_once(len(everybody), "/items") == everybody, "an end of the queue", 120)
+    # Abandoned requests are still in the queue, and may make new ones wait for longer than their time limit.
+    until(lambda: stack.at_once(len(everybody), "/items") == everybody, "the end of the queue", 120)
     for _ in range(5):
         assert stack.at_once(len(everybody), "/items") == everybody
         assert stack.at_once(len(everybody), path) == everybody
@@ -189,13 +187,13 @@ def test_clients_that_go_away_in_the_middle_of_a_request_cost_no_connection(
         threads = stack.sql(
             "SELECT command FROM performance_schema.processlist WHERE user = 'app' AND id <> connection_id()"
         )
-        # A pool for reads and another for writes.
+        # MySQL has one pool for reads and another one for writes.
         assert 0 < len(threads) <= 2 * WORKERS * POOL_SIZE
         assert threads == [["Sleep"]] * len(threads)
 
 
 async def give_up_many(stack: Stack, path: str) -> None:
-    """Send many requests, and close each connection at a different moment before it is answered."""
+    """Send many requests, and close each connection at a different moment before the response."""
     port = stack.client.base_url.port
     assert port
     numbers = iter(range(GIVEN_UP))
@@ -221,13 +219,13 @@ async def give_up_many(stack: Stack, path: str) -> None:
 async def send_and_go(port: int, request: bytes, number: int) -> None:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     if number % 2:
-        # The connection ends with a reset, not in order.
+        # Closing the connection then resets it.
         connection = writer.get_extra_info("socket")
         connection.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
     writer.write(request)
     await writer.drain()
     if number % 3 == 0:
-        # The answer has begun, where there is one.
+        # Wait for the first byte of a response, if there is one.
         with suppress(TimeoutError, ConnectionError):
             await asyncio.wait_for(reader.read(1), 0.005 * (number % 7))
     writer.close()

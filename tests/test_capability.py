@@ -1,4 +1,4 @@
-"""A capability that is added as CONTRIBUTING.md says is one folder, one entry and one question."""
+"""Tests that a capability, added as CONTRIBUTING.md says, is one folder, one entry and one question."""
 
 import re
 import shutil
@@ -22,7 +22,7 @@ DATA: list[Answers] = [
 
 
 def page_files() -> dict[str, str]:
-    """Return the blocks of the section, each by the path that stands in the sentence before it."""
+    """Return the blocks of the section, each by the path that the sentence before it names."""
     text = section(page("CONTRIBUTING.md"), "Add a capability")
     found = re.findall(r"((?:[^\n]+\n)+)\n```\w+\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
     return {

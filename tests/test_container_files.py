@@ -1,4 +1,4 @@
-"""The container files of every combination, as far as they can be judged without an engine."""
+"""Checks the container files of every combination, as far as possible without a Docker Engine."""
 
 import json
 import shutil
@@ -14,7 +14,8 @@ from tests.conftest import Render, RenderTo, Services
 NAMES = ("Dockerfile", ".dockerignore", "compose.yaml", "compose.prod.yaml")
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 
-# One for each server and each database; each layout, package manager and number of workers at least once.
+# Each server and each database has a snapshot. Each layout, each package manager, and one worker and several
+# are there at least once.
 SNAPSHOT_ANSWERS: list[Answers] = [
     {"server": "uvicorn"},
     {"server": "fastapi", "layout": "single-file", "package_manager": "pip"},
@@ -37,7 +38,7 @@ Distinct = dict[str, dict[str, Path]]
 
 @pytest.fixture(scope="module")
 def distinct(services: Services) -> Distinct:
-    """Each different text that a container file has over all combinations."""
+    """The different texts that each container file has in all combinations, with a path to each."""
     texts: Distinct = {name: {} for name in NAMES}
     for _, service in services:
         for name in NAMES:
@@ -50,7 +51,7 @@ def distinct(services: Services) -> Distinct:
 def test_a_container_file_is_as_reviewed(
     render: Render, request: pytest.FixtureRequest, answers: Answers, name: str
 ) -> None:
-    """`pytest --update-snapshots` accepts what is rendered now."""
+    """Compare with a snapshot. `pytest --update-snapshots` accepts the file as it is rendered now."""
     text = (render(**answers) / name).read_text()
     snapshot = SNAPSHOTS / label(answers) / name
     if request.config.getoption("--update-snapshots"):
@@ -104,7 +105,7 @@ def test_no_image_is_named_without_a_version(distinct: Distinct) -> None:
 
 
 def test_only_the_command_knows_the_server(render_to: RenderTo, tmp_path: Path) -> None:
-    """A server decides CMD and, where it has a file of its own, that it is copied."""
+    """Check that a server decides only CMD and, if it has a file of its own, the line that copies it."""
     dockerfiles = {
         str(answers["server"]): (render_to(tmp_path / str(answers["server"]), **answers) / "Dockerfile")
         .read_text()

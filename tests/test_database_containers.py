@@ -1,4 +1,4 @@
-"""The compose files with every database and every cache, on a real engine."""
+"""Runs the compose files with every database and every cache on a real Docker Engine."""
 
 import json
 import shutil
@@ -17,15 +17,15 @@ from harness.stacks import (
     Stack,
     in_group,
     stacked,
-    turned,
+    with_rotating_answers,
 )
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.docker
 
-DEVELOPED, DEPLOYED = turned(DATA, DATA_ONCE)
+DEVELOPED, DEPLOYED = with_rotating_answers(DATA, DATA_ONCE)
 
-# What a database's image may need to give its volume to the user that it becomes.
+# The capabilities that a database's image may need to give its volume to the user that it switches to.
 TO_GIVE_FILES_AWAY = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
 
 
@@ -46,7 +46,7 @@ def developed(
 
 
 class TestDevelopment:
-    """compose.yaml."""
+    """Runs compose.yaml."""
 
     def test_what_is_created_is_still_there_after_a_restart_and_after_down_and_up(
         self, developed: Stack
@@ -85,7 +85,7 @@ def image(
 
 @pytest.fixture(scope="class")
 def deployed(image: Image) -> Iterator[Stack]:
-    # At DEBUG, where libraries say most.
+    # Libraries log most at DEBUG.
     image.environment["LOG_LEVEL"] = "DEBUG"
     with stacked(image.service, "compose.prod.yaml", image.answers, **image.environment) as stack:
         stack.up()
@@ -93,7 +93,7 @@ def deployed(image: Image) -> Iterator[Stack]:
 
 
 class TestProduction:
-    """compose.prod.yaml."""
+    """Runs compose.prod.yaml."""
 
     def test_what_is_created_is_still_there_after_down_and_up(self, deployed: Stack) -> None:
         check = deployed.store()
@@ -148,7 +148,7 @@ class TestProduction:
         assert [secret for secret in image.secret_texts for text in said if secret in text] == []
 
     def errors(self, deployed: Stack) -> Iterator[str]:
-        """What the service answers where it can't serve."""
+        """Take the table, the database and the cache away in turn, and yield the error responses."""
         if has_database(deployed):
             deployed.sql("ALTER TABLE items RENAME TO others")
             answer = deployed.ask("GET", "/items")

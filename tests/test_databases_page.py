@@ -1,4 +1,4 @@
-"""docs/databases.md can be followed with each database: its blocks are typed here as they stand."""
+"""Tests that docs/databases.md can be followed with each database, by running its blocks unchanged."""
 
 import re
 import shutil
@@ -17,7 +17,7 @@ from tests.conftest import Render, RenderTo
 
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
 
-# As somebody would write it by hand, beside the one that the page has Alembic write.
+# A migration as somebody would write it by hand. The page has Alembic write another one.
 EXPANDS = """
 import sqlalchemy as sa
 from alembic import op
@@ -36,7 +36,7 @@ def below(title: str) -> str:
     return part(page("docs/databases.md"), title)
 
 
-def test_no_command_of_the_page_stands_where_no_test_types_it() -> None:
+def test_every_command_of_the_page_is_in_a_section_that_a_test_runs() -> None:
     assert TITLES.keys() == {*values("database")} - {"none"}
     typed = ("Change a model", "Deploy it", "A change while the service runs", *TITLES.values())
     assert shell(page("docs/databases.md")) == [
@@ -53,7 +53,7 @@ def free_port() -> str:
 
 
 def typed(script: str, service: Path, **environment: str) -> str:
-    """What the commands print, once they have succeeded."""
+    """Run commands that must succeed, and return what they print."""
     done = run("bash", "-ec", script, cwd=service, env=ENVIRONMENT | environment)
     assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
     return done.stdout + done.stderr
@@ -70,7 +70,7 @@ def in_git(service: Path) -> Path:
 
 @pytest.fixture
 def development(request: pytest.FixtureRequest, render: Render) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A service in git, and the variables that lead to its development server."""
+    """A service in git, and the variables with the address of its database for development."""
     service = in_git(render(database=request.param))
     address = re.search(
         r"^export (DATABASE_URL)=(.*:)(\d+)(/.*)$", (service / "DEVELOPMENT.md").read_text(), re.M
@@ -107,7 +107,7 @@ def test_a_model_is_changed_as_the_page_says(
     changed = git(service, "show", "--name-only", "--format=", "HEAD").split()
     [migration] = [name for name in changed if name.startswith("migrations/versions/")]
     assert {*changed} == {"app/items.py", "app/models.py", "tests/test_items.py", migration}
-    # The column and its default, and nothing else.
+    # The migration adds the column with its default, and nothing else.
     text = (service / migration).read_text()
     assert text.count("add_column(") == text.count("drop_column(") == text.count('server_default="0"') == 1
 
@@ -116,7 +116,7 @@ def test_a_model_is_changed_as_the_page_says(
 
 
 class Deployed:
-    """A service in production as its README and the page say, on a free port."""
+    """Runs a service in production as its pages and docs/databases.md say, on a free port."""
 
     def __init__(self, service: Path, database: str) -> None:
         self.service = service
@@ -136,7 +136,7 @@ class Deployed:
         return self.request("GET", "/health/ready").status_code
 
     def created(self, name: str) -> str:
-        """The path of a new item."""
+        """Create an item and return its path."""
         response = self.request("POST", "/items", json={"name": name})
         assert response.status_code == 201, response.text
         return response.headers["Location"]
@@ -145,7 +145,7 @@ class Deployed:
         return self.request("GET", "/items").json()["items"]
 
     def release(self) -> str:
-        """The commit of the image that runs."""
+        """Return the commit of the image that runs."""
         label = '{{ index .Config.Labels "org.opencontainers.image.revision" }}'
         return docker("inspect", "--format", label, f"{self.name}-production-app-1").strip()
 
@@ -191,7 +191,7 @@ def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
     deployed.typed(restore)
     assert deployed.items() == before
     assert deployed.request("GET", lamp).json()["name"] == "lamp"
-    # And the service can go on writing.
+    # The service can still write.
     deployed.created("cable")
 
 

@@ -1,4 +1,4 @@
-"""The rendered container files on a real engine: built, started as production starts them, asked, stopped."""
+"""Tests the rendered container files on a real Docker Engine: built, started, serving and stopped."""
 
 import asyncio
 import io
@@ -65,7 +65,7 @@ def main_of(service: Path) -> Path:
 
 @pytest.fixture(scope="session")
 def image(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Callable[..., Image]]:
-    """The image of a service with these answers, and of one with PROBES where they are wanted; built once."""
+    """Build the image of a service with these answers, with PROBES if they are wanted. Each is built once."""
     images: dict[str, Image] = {}
 
     def image(probes: bool = False, **answers: object) -> Image:
@@ -85,7 +85,7 @@ def image(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Iter
 
 
 def in_group(name: str, value: object, case: str) -> ParameterSet:
-    """A case that shares an image with the others of its group, and so their test process."""
+    """Return a test case that runs in the same process as the others of its group, and shares their image."""
     return pytest.param(value, id=case, marks=pytest.mark.xdist_group(f"docker-{name}"))
 
 
@@ -98,7 +98,7 @@ PYTHONS = [in_group("pythons", answers, label(answers)) for answers in combinati
 
 
 class TestAsProductionStartsIt:
-    """compose.prod.yaml, with each server, package manager and layout."""
+    """Starts images as production does, with each server, package manager and layout."""
 
     @pytest.mark.parametrize("answers", IMAGES)
     def test_it_is_healthy_and_answers(self, image: Callable[..., Image], answers: Answers) -> None:
@@ -122,7 +122,7 @@ class TestAsProductionStartsIt:
         docker("image", "rm", f"{tag}:1")
 
     @pytest.mark.parametrize("answers", IMAGES)
-    def test_process_1_is_the_server_and_belongs_to_nobody_else(
+    def test_process_1_is_the_server_and_runs_as_a_user_without_privileges(
         self, image: Callable[..., Image], answers: Answers
     ) -> None:
         _, tag = image(**answers)
@@ -137,7 +137,7 @@ class TestAsProductionStartsIt:
 
     @pytest.mark.parametrize("answers", IMAGES)
     def test_it_can_write_nowhere_but_to_memory(self, image: Callable[..., Image], answers: Answers) -> None:
-        """Without --read-only, so that the files' owner and mode are what forbids it."""
+        """Start without --read-only, so that only the files' owner and mode forbid to write."""
         _, tag = image(**answers)
         with Container(tag) as container:
             container.wait_until_healthy()
@@ -206,7 +206,7 @@ class TestStopping:
 
 
 async def stop_with_requests_in_flight(container: Container, count: int) -> tuple[list[int], int]:
-    """The status of each request that was being served when the container was told to stop; its exit code."""
+    """Stop a container that is serving requests. Return the statuses of their responses and the exit code."""
     limits = httpx2.Limits(max_connections=count)
     async with httpx2.AsyncClient(base_url=container.url, limits=limits, timeout=60) as client:
         requests = [asyncio.create_task(client.get("/slow")) for _ in range(count)]
@@ -219,13 +219,16 @@ async def stop_with_requests_in_flight(container: Container, count: int) -> tupl
 
 
 def pids(container: Container, count: int, without: int = 0) -> set[int]:
-    """The workers that answer, once there are as many as asked for; each request must be answered."""
+    """Return the process ids of the workers that respond if there are this many, or else nothing.
+
+    Every request must get a response, unless one of the workers was killed.
+    """
     found: set[int] = set()
     for _ in range(40):
         try:
             found.add(int(container.get("/pid").text))
         except httpx2.TransportError:
-            # Only a request that the killed worker had taken may end so.
+            # Only a request that the killed worker had accepted may fail.
             assert without
     found.discard(without)
     return found if len(found) == count else set()
@@ -305,7 +308,7 @@ class TestBadInput:
 
 @pytest.mark.parametrize("server", SERVERS)
 class TestBehindAProxy:
-    """Caddy in another container ends TLS, as it would in production."""
+    """Puts Caddy in front of the service, in another container that ends TLS, as in production."""
 
     def test_a_redirect_keeps_https_and_the_log_names_the_client(
         self, image: Callable[..., Image], proxied: "Proxied", server: str
@@ -325,7 +328,7 @@ class TestBehindAProxy:
 
 
 class Proxied:
-    """A Caddy that passes on to whatever container is called `app` in its network."""
+    """Runs a Caddy that forwards requests to the container that is called `app` in its network."""
 
     def __init__(self, folder: Path) -> None:
         self.network = unique("network")
@@ -347,13 +350,13 @@ class Proxied:
         self.port = docker("port", self.caddy, "443/tcp").strip().rpartition(":")[2]
 
     def __call__(self, tag: str, trusted: bool) -> tuple[httpx2.Response, dict[str, object]]:
-        """The answer to a path with a slash too many, through the proxy, and its access log line."""
+        """Request a path with a slash too many through the proxy. Return the response and its log line."""
         allowed = self.address if trusted else "192.0.2.1"
         options = (*HARDENED, f"--network={self.network}", "--network-alias=app")
         with Container(tag, *options, f"--env=FORWARDED_ALLOW_IPS={allowed}") as container:
             container.wait_until_healthy()
-            # The engine's own proxy lets a client of this machine come from the network's gateway.
-            answer: httpx2.Response = until(self.ask, "an answer through the proxy")
+            # Through the engine's own proxy, a client of this machine comes from the network's gateway.
+            answer: httpx2.Response = until(self.ask, "a response through the proxy")
 
             def logged() -> dict[str, object] | None:
                 lines = [json.loads(line) for line in container.logs().splitlines() if '"access"' in line]
@@ -430,7 +433,7 @@ class TestBuilding:
 
 
 def files_with(saved: bytes, text: bytes) -> Iterator[str]:
-    """The files of an image, in any layer, that hold the text."""
+    """Yield the files of an image, in any layer, that hold the text or have the name of a file with it."""
     with tarfile.open(fileobj=io.BytesIO(saved)) as image:
         for blob in image.getmembers():
             file = image.extractfile(blob)
@@ -450,9 +453,9 @@ def files_with(saved: bytes, text: bytes) -> Iterator[str]:
 
 @pytest.mark.parametrize("server", SERVERS)
 class TestDevelopment:
-    """compose.yaml."""
+    """Runs compose.yaml with each server."""
 
-    def test_an_edit_answers_and_nothing_is_written_here(
+    def test_an_edit_is_served_and_nothing_is_written_to_the_folder(
         self, render: Callable[..., Path], server: str
     ) -> None:
         service = render(server=server)

@@ -1,4 +1,4 @@
-"""What the pages say is true: the questions, the variables, the files, the links and the commands."""
+"""Tests that the pages are true: their questions, variables, files, links and commands."""
 
 import ast
 import json
@@ -75,7 +75,7 @@ def differences(one: dict[str, str], other: dict[str, str]) -> set[str]:
 def test_the_page_of_questions_names_the_files_that_each_choice_changes(services: Services) -> None:
     rendered = [(answers, contents(service)) for answers, service in services]
     for question in MATRIX:
-        # Services that differ in this answer alone.
+        # Services that differ only in this answer.
         others: dict[str, dict[str, str]] = {}
         changed: set[str] = set()
         for answers, files in rendered:
@@ -100,7 +100,7 @@ def test_the_page_of_questions_names_the_files_that_a_text_changes(
 
 
 def shown_tree(text: str) -> set[str]:
-    """The files of a tree drawn with lines, as paths."""
+    """Return the files of a tree drawn with lines, as paths."""
     files: set[str] = set()
     folders: list[str] = []
     for indent, name in re.findall(r"^([│ ]*)[├└]── (\S+)", text, re.MULTILINE):
@@ -120,7 +120,7 @@ def test_the_readme_shows_the_files_of_a_default_service(render: Render) -> None
 
 @pytest.fixture
 def every_path(render: Render) -> set[str]:
-    """The paths of the repository and of services that together have every file."""
+    """The paths of the repository, and those of services that together have every file."""
     roots = [
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
@@ -136,7 +136,7 @@ SUFFIXES = (".py", ".md", ".toml", ".yml", ".yaml", ".jinja", ".json", ".txt", "
 
 
 def named_paths(text: str) -> set[str]:
-    """What looks like the path of a file or, with a slash at its end, of a folder."""
+    """Return all code that looks like the path of a file or, with a slash at its end, of a folder."""
     return {
         code
         for code in codes(prose(text))
@@ -159,7 +159,7 @@ def test_a_path_is_told_from_other_code() -> None:
     assert named_paths(text) == {"app/items.py", "docs/", ".ci/run", ".python-version"}
 
 
-def test_where_to_change_what_names_paths_alone(every_path: set[str]) -> None:
+def test_the_table_of_where_to_change_what_names_only_paths_that_exist(every_path: set[str]) -> None:
     table = rows(page("CONTRIBUTING.md"), "I want to change")
     assert len(table) > 10
     for _, places in table:
@@ -169,7 +169,7 @@ def test_where_to_change_what_names_paths_alone(every_path: set[str]) -> None:
 
 
 def anchors(text: str) -> set[str]:
-    """The headings as the links to them."""
+    """Return the anchors with which links name the headings."""
     titles = re.findall(r"^#+ (.*)$", prose(text), re.MULTILINE)
     return {re.sub(r"[^\w -]", "", title.lower()).replace(" ", "-") for title in titles}
 
@@ -192,7 +192,7 @@ def test_every_page_is_reached_from_the_readme() -> None:
 def test_the_make_targets_that_a_page_names_exist(name: str) -> None:
     targets = re.search(r"^\.PHONY: (.*)$", page("Makefile"), re.MULTILINE)
     assert targets
-    # In code, because prose makes things too.
+    # Only in code, because "make" is also a word of the prose.
     named = re.findall(r"(?:^|`)(?:[A-Z]+=\S+ )*make ([a-z-]+)", page(name), re.MULTILINE)
     assert set(named) <= set(targets[1].split())
 
@@ -244,7 +244,7 @@ def test_the_page_of_a_service_has_the_variables_of_its_data(
     service = render(database=database, cache=cache)
     expected = settings_of(service) | {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS"}
     assert variables_in((service / "DEPLOYMENT.md").read_text()) == expected
-    # What the compose files set themselves is not for a .env.
+    # .env.example has only the variables that the compose files read. They set the others themselves.
     compose = "".join((service / name).read_text() for name in ("compose.yaml", "compose.prod.yaml"))
     example = (service / ".env.example").read_text()
     from_env = set(re.findall(r"\$\{(\w+)", compose)) & expected
@@ -262,7 +262,7 @@ def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
     service = render(database="mysql", cache="redis")
     compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
     known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
-    # The constants of its code are no variables, and are named as well.
+    # Pages also name constants of the service's code, which are not variables.
     code = "".join(path.read_text() for path in service.glob("app/*.py"))
     known |= set(re.findall(r"^([A-Z_]+) = ", code, re.MULTILINE))
     for name in ["README.md", *TOUR]:
@@ -275,7 +275,7 @@ def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """What stands for <URL>: a clone of the working tree."""
+    """A clone of the working tree, which takes the place of <URL>."""
     return str(clone(tmp_path_factory.mktemp("clone")))
 
 
@@ -288,7 +288,7 @@ def port() -> int:
 
 @pytest.fixture
 def environment(port: int, tmp_path: Path) -> dict[str, str]:
-    """For whoever follows a page: the service's default Python is there, and a port that is free."""
+    """The variables for a page's commands, with a free port. Skips a test without the default Python."""
     version = str(QUESTIONS["python_version"]["default"])
     if run("uv", "python", "find", "--no-project", "--no-python-downloads", version, cwd=tmp_path).returncode:
         pytest.skip(f"this machine has no Python {version}")
@@ -297,7 +297,7 @@ def environment(port: int, tmp_path: Path) -> dict[str, str]:
 
 @pytest.fixture
 def serve(environment: dict[str, str], port: int) -> Iterator[Callable[[str, Path], None]]:
-    """Start a command that goes on, in a terminal of its own, and wait until the service answers."""
+    """Start a command that keeps running, in a session of its own, and wait until the service responds."""
     started = []
 
     def serve(command: str, folder: Path) -> None:
@@ -321,7 +321,7 @@ def serve(environment: dict[str, str], port: int) -> Iterator[Callable[[str, Pat
         server.wait(timeout=60)
 
 
-# Pages of situations that other tests make: services of before, and databases with something in them.
+# Pages whose commands need situations that other tests create: older services, and databases with rows.
 FOLLOWED_ELSEWHERE = {
     "docs/updating.md": "harness/updates.py",
     "docs/databases.md": "tests/test_databases_page.py",
@@ -334,7 +334,7 @@ def test_a_page_that_is_followed_elsewhere_is_read_there() -> None:
 
 
 def followed() -> list[Any]:
-    """The pages with commands; those that begin in a service of their reader's are about containers."""
+    """Return the pages with commands. Those that begin in an existing service are about containers."""
     pages = []
     for name in DOCS:
         if "```shell" in page(name) and name not in FOLLOWED_ELSEWHERE:
@@ -346,7 +346,7 @@ def followed() -> list[Any]:
 
 @pytest.fixture
 def reader(environment: dict[str, str]) -> Iterator[str]:
-    """What the reader's service is called, so that nobody's containers and images are taken for it."""
+    """The unique name of the reader's service. Containers and images of others can't be taken for its own."""
     name = unique("orders")
     yield name
     if why_no_engine():
@@ -389,7 +389,7 @@ def test_a_page_can_be_followed(
         elif language == "json":
             assert json.loads(block) == json.loads(printed)
         elif language == "shell":
-            # What goes on until Ctrl-C is the last command of its block.
+            # A command that runs until Ctrl-C is the last one of its block.
             commands, server = script.splitlines(), ""
             if commands[-1].endswith("--reload"):
                 server = commands.pop()
@@ -426,7 +426,7 @@ def test_a_command_of_the_readme_asks_and_takes_enter_for_every_answer(
 
 
 def with_enter(command: str, folder: Path) -> str:
-    """Run a command in a terminal and press Enter after each question; return what the terminal showed."""
+    """Run a command in a terminal and press Enter after each question. Return the text that it showed."""
     transcript = ""
     with Terminal(command, folder) as terminal:
         for name in ASKED:

@@ -1,4 +1,4 @@
-"""The example can go: the service that is left passes its own checks, in every data combination."""
+"""Tests that a service without the example passes its own checks, in every data combination."""
 
 import re
 import shutil
@@ -33,7 +33,7 @@ def data_combinations() -> Iterator[object]:
 
 @dataclass
 class Service:
-    """An installed service, the servers that it asks, and what leads to them."""
+    """Runs commands in an installed service, with the addresses of its database and its cache."""
 
     folder: Path
     answers: Answers
@@ -64,7 +64,7 @@ def whole(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Servi
         }
         project = held.enter_context(composed(folder, "compose.yaml", **ports))
         project.compose(*start[0].split()[2:])
-        # The page has the usual ports, which another test run may hold.
+        # The page names the default ports, which another test run may hold.
         own = {"DATABASE_URL": ports["DATABASE_HOST_PORT"], "CACHE_URL": ports["CACHE_HOST_PORT"]}
         addresses = {name: re.sub(r":\d+(?=/|$)", f":{own[name]}", url) for name, url in exports.items()}
         yield Service(folder, answers, addresses)
@@ -72,13 +72,13 @@ def whole(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Servi
 
 @pytest.fixture
 def service(whole: Service, tmp_path: Path) -> Service:
-    """A copy of the service, to change."""
+    """A copy of the service that the test may change."""
     folder = shutil.copytree(whole.folder, tmp_path / "orders-api", symlinks=True)
     return Service(folder, whole.answers, whole.addresses)
 
 
 def delete_the_example(service: Service) -> None:
-    """Delete the example with all that is only there for it."""
+    """Delete the example, and everything that is only there for it."""
     owners.delete_the_example(service.folder)
     main = service.folder / "app/main.py"
     owners.remove(main, r'^\n\n@app\.get\("/"\)\n(.*\n)*')
@@ -195,7 +195,7 @@ async def test_an_authors_titles_are_kept(client: AsyncClient) -> None:
 
 
 def add_two_resources(service: Service) -> None:
-    """Write two resources of the owner's own, with tables and a migration where there is a database."""
+    """Write two resources of the owner's own, with tables and a migration if there is a database."""
     folder = service.folder
     routers = ["authors", "shelves"] if service.has_database else ["books", "shelves"]
     for name in ("book", "shelve"):

@@ -1,4 +1,4 @@
-"""The ordinary life of a template: it is copied, it moves on, and its services take what is new."""
+"""Tests the ordinary life of a template: it is copied, it changes, and its services take the changes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -23,7 +23,7 @@ def repository(pristine: Path, tmp_path: Path) -> Path:
     return tmp_path / "copier-fastapi"
 
 
-# In template/, the example of a service that keeps nothing.
+# The example of a service that stores nothing, in template/.
 EXAMPLE = "template/{{ with_stateless_package }}/app/items.py.jinja"
 
 
@@ -128,7 +128,7 @@ Copied = Callable[..., CompletedProcess[str]]
 
 @pytest.fixture
 def copied(repository: Path, tmp_path: Path) -> Copied:
-    """`copier copy --defaults` of a clone into a folder, with more options before it."""
+    """Run `copier copy --defaults` of a clone into a folder, with more options."""
 
     def copied(folder: str, *options: str) -> CompletedProcess[str]:
         return run("copier", "copy", "--defaults", *options, repository, folder, cwd=tmp_path)

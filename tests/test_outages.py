@@ -1,4 +1,4 @@
-"""What a service in production relies on goes away, hangs, refuses or isn't there yet, on a real engine."""
+"""Tests services in production whose database or cache goes away, hangs, refuses or is not there yet."""
 
 import time
 from collections.abc import Callable
@@ -32,35 +32,36 @@ EACH_CACHED_DATABASE = [
 ALIVE = "GET /health/live"
 NEED_THE_DATABASE = ("GET /items", "POST /items", "GET /health/ready")
 
-# Seconds. Nothing that is gone is waited for longer; a server that only hangs gets more.
+# Seconds. A request waits at most this long for a server that is gone, and for one that hangs. RECOVERED is
+# the time in which requests succeed again.
 GONE = 6
 HANGS = 15
 RECOVERED = 5
 
 
 class Outage:
-    """Requests under way while a service's database is taken away and given back."""
+    """Sends requests to a service while its database is taken away and given back."""
 
     def __init__(self, stack: Stack) -> None:
         self.stack = stack
         self.load = Load(stack, ALIVE, *NEED_THE_DATABASE, *["GET /items"] * 8, *["POST /items"] * 2)
 
     def run(self, take: str, give: str, longest: float) -> None:
-        """Fails unless the service does without its database, and with it again, as one that runs on."""
+        """Fail unless the service goes on without its database, and with it again, without a restart."""
         processes = self.stack.processes()
         started = self.stack.inspect("app")["State"]["StartedAt"]
         with self.load:
-            until(lambda: self.answered({200, 201}, 0), "answers")
+            until(lambda: self.answered({200, 201}, 0), "successful responses")
             self.stack.take(take, "database")
             taken = time.monotonic()
             try:
-                until(lambda: self.answered({503}, taken), "errors", 5 * longest)
+                until(lambda: self.answered({503}, taken), "503 responses", 5 * longest)
             finally:
                 self.stack.compose(give, "database")
             self.stack.wait_until_healthy("database")
-            until(lambda: self.stack.at_once(20, "/items") == [200] * 20, "all answers", RECOVERED)
+            until(lambda: self.stack.at_once(20, "/items") == [200] * 20, "20 responses at once", RECOVERED)
             given = time.monotonic()
-            until(lambda: self.answered({200, 201}, given), "answers again")
+            until(lambda: self.answered({200, 201}, given), "successful responses again")
         for answer in self.load.answers:
             assert answer.is_json, answer
             assert answer.status in ({200} if answer.request == ALIVE else {200, 201, 503}), answer
@@ -71,9 +72,9 @@ class Outage:
         self.check_kept()
 
     def answered(self, statuses: set[int], since: float) -> bool:
-        """Whether every thread that needs the database sent a request since then that was answered so.
+        """Tell whether every thread that needs the database got such a status for a request sent since then.
 
-        What it sent before has then ended, too.
+        The requests that the thread sent before have then ended, too.
         """
         answered = {
             answer.thread
@@ -83,7 +84,7 @@ class Outage:
         return len(answered) == len(self.load.threads) - 1
 
     def check_kept(self) -> None:
-        """Every item whose creation was answered with a 201 is there."""
+        """Check that every item whose creation got a 201 is there."""
         created = [answer.location for answer in self.load.answers if answer.status == 201]
         kept = {f"/items/{id}" for [id] in self.stack.sql("SELECT id FROM items")}
         assert created
@@ -92,7 +93,7 @@ class Outage:
 
 class TestDatabase:
     @pytest.mark.parametrize("database", EACH_SERVER)
-    def test_without_it_requests_fail_fast_and_with_it_again_all_is_well_without_a_restart(
+    def test_without_the_database_requests_fail_fast_and_with_it_they_succeed_without_a_restart(
         self, deployment: Deployment, database: str
     ) -> None:
         Outage(deployment(database)).run("stop", "start", GONE)
@@ -102,7 +103,8 @@ class TestDatabase:
         Outage(deployment(database)).run("pause", "unpause", HANGS)
 
 
-# What makes a COMMIT fail that stores an item, and what ends it. MySQL checks nothing as late as that.
+# Statements that make the COMMIT of a new item fail, and statements that undo them. MySQL checks nothing as
+# late as at COMMIT.
 REFUSE_COMMIT = {
     "postgresql": (
         [
@@ -173,7 +175,7 @@ def test_migrations_that_start_at_the_same_moment_apply_each_revision_once_and_m
 
 class TestCache:
     @pytest.mark.parametrize("database", EACH_CACHED)
-    def test_without_it_requests_are_answered_and_each_worker_says_so_once(
+    def test_without_the_cache_requests_are_answered_and_each_worker_logs_it_once(
         self, deployment: Deployment, database: str
     ) -> None:
         stack = deployment(database)
@@ -201,7 +203,7 @@ class TestCache:
         assert stack.lines("No cache, continuing without it") == away + WORKERS
 
     def hits(self, stack: Stack) -> int:
-        """How often the cache held what it was asked for."""
+        """Return how often the cache held the key that it was asked for."""
         ask = "REDISCLI_AUTH=$(cat /run/secrets/cache_password) valkey-cli info stats"
         lines = stack.compose("exec", "-T", "cache", "sh", "-c", ask).split()
         return next(int(line.partition(":")[2]) for line in lines if line.startswith("keyspace_hits:"))
@@ -219,7 +221,7 @@ class TestCache:
 
     @pytest.mark.parametrize("database", EACH_CACHED_DATABASE)
     @pytest.mark.parametrize(("take", "give"), [("pause", "unpause"), ("stop", "start")])
-    def test_no_entry_outlives_what_was_written_while_it_was_away(
+    def test_no_entry_outlives_what_was_written_while_the_cache_was_away(
         self, deployment: Deployment, database: str, take: str, give: str
     ) -> None:
         stack = deployment(database)
@@ -234,7 +236,7 @@ class TestCache:
             taken = time.monotonic()
             try:
                 written = self.write(stack, path)
-                until(lambda: len(load.statuses(f"GET {path}", taken)) > 8, "answers without it")
+                until(lambda: len(load.statuses(f"GET {path}", taken)) > 8, "responses without the cache")
             finally:
                 stack.compose(give, "cache")
             until(lambda: self.read(stack, path, 8) == {written}, "what was written", RECOVERED)
@@ -248,7 +250,7 @@ class TestCache:
         return written
 
     def read(self, stack: Stack, path: str, count: int) -> set[str]:
-        """What requests read that are sent at the same time."""
+        """Send GET requests at the same time, and return the descriptions that they read."""
         with ThreadPoolExecutor(count) as pool:
             answers = pool.map(lambda _: stack.ask("GET", path), range(count))
             return {answer.json()["description"] for answer in answers}

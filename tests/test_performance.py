@@ -1,4 +1,4 @@
-"""What the default service loads, holds and does, without timing anything: benchmarks/ times it."""
+"""Checks what the default service loads, holds and does, without timing anything: benchmarks/ times it."""
 
 import json
 import re
@@ -13,7 +13,7 @@ from harness.running import install, missing_python, run, serving
 from harness.waiting import until
 from tests.conftest import Render, RenderTo
 
-# What the import of the application brings in, beside Python's own: each one is memory and start time.
+# The packages that importing the application loads, without Python's own. Each costs memory and start time.
 IMPORTED = {
     "annotated_doc",
     "annotated_types",
@@ -31,7 +31,8 @@ IMPORTED = {
     "typing_inspection",
 }
 
-# The standard library's own, and what a tool puts in front of it.
+# Prints the packages that importing the application loads, and then the modules of OpenTelemetry. Packages of
+# the standard library, and those that are loaded before, are left out.
 NAMES = """
 import sys
 before = {name.partition(".")[0] for name in sys.modules}
@@ -42,7 +43,7 @@ print(*sorted(packages))
 print(*sorted(name for name in after if name.startswith("opentelemetry")))
 """
 
-# Prints, for requests to each path that are answered together: how many writes, how many lines.
+# Sends several requests at once to each path, and prints how many writes and how many lines their log has.
 REQUESTS = """
 import asyncio, sys
 written = []
@@ -97,7 +98,7 @@ class TestInstalled:
     ) -> None:
         (service / "requests_made.py").write_text(REQUESTS)
         printed = run("python requests_made.py", service, ENVIRONMENT="production")
-        # Two, because a pipe that other workers write to takes 4096 bytes as one piece.
+        # Two writes, because a pipe that other workers write to takes 4096 bytes in one piece.
         assert printed.splitlines() == ["/items/5 2 20", "/health/live 0 0", "/items/x 2 20"]
 
 
@@ -113,7 +114,7 @@ def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
     options = ("--env=POSTGRES_USER=app", "--env=POSTGRES_PASSWORD=app", "--publish=127.0.0.1::5432")
     with Container("postgres:18", *options, command=("postgres", "-c", "log_statement=all")) as database:
         ready = "ready to accept connections"
-        # Until it listens, that is said to the image's own script.
+        # Before PostgreSQL listens on IPv4, the line is meant for the image's own script.
         until(lambda: ready in database.logs().partition("listening on IPv4")[2], "PostgreSQL is ready")
         address = docker("port", database.name, "5432/tcp").strip()
         url = f"postgresql://app:app@{address}/app"
@@ -132,7 +133,7 @@ def test_a_row_is_read_by_one_statement_and_written_in_one_transaction(
             assert statements()[before:] == ["SELECT", "BEGIN", "INSERT", "COMMIT"]
 
 
-# The runtime's own layers, above those of the base image: nothing is copied twice.
+# The runtime's own layers, above those of the base image. Nothing is copied twice.
 LAYERS = ["WORKDIR /code", "COPY /opt/venv /opt/venv", "COPY --chmod=go+rX app app"]
 
 
@@ -163,7 +164,7 @@ def test_the_image_is_its_base_and_the_locked_packages_and_the_code(
 
 
 def locked(service: Path) -> set[str]:
-    """The packages and versions that the service's lock gives a Linux machine without the tools."""
+    """Return the packages and versions that the lock installs on Linux, without the tools for development."""
     if (service / "requirements.txt").exists():
         text = (service / "requirements.txt").read_text()
         pinned = re.findall(r"^([\w.-]+)==([\w.]+)(.*)$", text, re.MULTILINE)
@@ -183,5 +184,5 @@ def locked(service: Path) -> set[str]:
 
 
 def on_windows(marker: str) -> str:
-    """The marker, if it leaves Linux out."""
+    """Return the marker if it leaves Linux out, or else ""."""
     return marker if re.search(r"(sys_platform|platform_system) == '(win32|Windows)'", marker) else ""

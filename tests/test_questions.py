@@ -1,4 +1,4 @@
-"""What the questions accept, refuse and default to."""
+"""Tests what the questions accept, what they refuse, and their defaults."""
 
 import tomllib
 from collections.abc import Callable
@@ -32,7 +32,7 @@ Refused = Callable[..., str]
 
 @pytest.fixture
 def refused(render: Render, tmp_path: Path) -> Refused:
-    """The sentence with which Copier refuses these answers, having written nothing."""
+    """Return the sentence with which Copier refuses these answers, before it writes anything."""
 
     def refused(**answers: Any) -> str:
         with pytest.raises(ValueError, match=r"Validation error|Invalid choice|invalid literal") as error:
@@ -72,7 +72,7 @@ def test_a_folder_with_no_valid_name_makes_my_service(render: Render, folder: st
 
 
 @pytest.mark.parametrize("name", ["orders-api", "test", "class", "a", "x1", "a" * 50])
-def test_a_good_name_is_the_projects(render: Render, name: str) -> None:
+def test_a_valid_name_becomes_the_name_of_the_project(render: Render, name: str) -> None:
     service = render(project_name=name)
     assert tomllib.loads((service / "pyproject.toml").read_text())["project"]["name"] == name
 
@@ -199,11 +199,11 @@ def test_a_computed_value_can_not_be_given(render_to: RenderTo, tmp_path: Path, 
         render_to(tmp_path / "orders-api", unchecked={name: "."})
 
 
-# The layout, which is asked after what needs a package
+# The layout, which is asked after the questions whose answers need a package
 
 
 @pytest.mark.parametrize("answer", [{"database": "sqlite"}, {"cache": "redis"}])
-def test_beside_a_database_or_a_cache_the_layout_is_a_package(render: Render, answer: Answers) -> None:
+def test_with_a_database_or_a_cache_the_layout_is_a_package(render: Render, answer: Answers) -> None:
     service = render(**answer)
     assert (service / "app" / "main.py").exists()
 

@@ -1,4 +1,4 @@
-"""The notes of a release are what CHANGELOG.md says about it."""
+"""Tests that the notes of a release are its section of CHANGELOG.md."""
 
 import subprocess
 import sys

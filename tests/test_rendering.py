@@ -1,4 +1,4 @@
-"""What every combination of answers renders: exact files, each of them well-formed and tidy."""
+"""Checks that every combination of answers renders exactly its files, each of them well-formed and tidy."""
 
 import ast
 import json
@@ -27,7 +27,7 @@ Texts = list[tuple[Path, str]]
 
 @pytest.fixture(scope="session")
 def texts(services: Services) -> Texts:
-    """Return each different text of each file, with one of its places."""
+    """Return each different text of each file, with the path of one file that has it."""
     found: dict[tuple[str, str], Path] = {}
     for _, service in services:
         for path in service.rglob("*"):
@@ -120,7 +120,7 @@ def test_no_file_has_scars_of_removed_lines(texts: Texts) -> None:
         assert "\r" not in text, path
         assert not re.search(r"[ \t]$", text, re.MULTILINE), f"{path} has trailing space"
         allowed = 2 if path.suffix in {".py", ".mako"} else 1
-        assert "\n" * (allowed + 2) not in text, f"{path} has a gap"
+        assert "\n" * (allowed + 2) not in text, f"{path} has more than {allowed} empty lines in a row"
 
 
 def test_every_file_parses(texts: Texts) -> None:
@@ -142,7 +142,7 @@ def test_ruff_has_nothing_to_change(services: Services, command: list[str]) -> N
     assert ruff.returncode == 0, ruff.stdout[-3000:]
 
 
-# Owners add their own lines to these, so neither another answer nor an update may change them.
+# Owners add their own lines to these files, so neither another answer nor an update may change them.
 FOR_OWNERS = ("app/main.py", "app/settings.py", "tests/conftest.py", "README.md")
 
 
@@ -152,7 +152,7 @@ def test_a_file_for_owners_is_the_same_whatever_was_answered(services: Services,
 
 
 def test_a_service_looks_handwritten(texts: Texts) -> None:
-    """Only a page's section on updates, and the answers, say where the service came from."""
+    """Check that only the page with the section on updates, and the answers, say where it came from."""
     for path, text in texts:
         if path.name not in {"DEVELOPMENT.md", ".copier-answers.yml"}:
             assert not re.search("copier|template", text, re.IGNORECASE), path
@@ -183,7 +183,7 @@ HARD_DESCRIPTIONS = [
 
 
 def called_with(main: str) -> dict[str, str]:
-    """The texts that FastAPI() is called with."""
+    """Return the texts that FastAPI() is called with, by the names of their arguments."""
     [call] = [
         node
         for node in ast.walk(ast.parse(main))
@@ -197,7 +197,7 @@ def called_with(main: str) -> dict[str, str]:
 
 
 def description_in(service: Path) -> dict[str, str]:
-    """The description as each file that holds it gives it back."""
+    """Return the description as it is read from each file that holds it."""
     return {
         "pyproject.toml": tomllib.loads((service / "pyproject.toml").read_text())["project"]["description"],
         "app/factory.py": called_with((service / "app" / "factory.py").read_text()).get("description", ""),
@@ -215,7 +215,7 @@ def test_a_description_is_the_same_in_every_file(render: Render, text: str) -> N
     assert ruff.returncode == 0, ruff.stdout
 
 
-# What the description's validator lets through.
+# Descriptions that the validator accepts.
 DESCRIPTIONS = st.text(
     st.characters(
         blacklist_categories=["Cs"],

@@ -1,4 +1,7 @@
-"""A service under each server: installed, started as its README says, asked, stopped, and checked."""
+"""Tests a service under each server: installed, started as its page says, under requests, and stopped.
+
+The service's own checks, and the commands that the template prints, are tested too.
+"""
 
 import json
 import re
@@ -40,7 +43,7 @@ RenderTo = Callable[..., Path]
 
 
 def grouped(combinations: list[Answers]) -> list[Any]:
-    """Parameters of which each has its tests, and so its services, in one process of pytest-xdist."""
+    """Return a parameter for each combination. Its tests run in one process, so that they share a service."""
     return [
         pytest.param(answers, id=label(answers), marks=pytest.mark.xdist_group(label(answers)))
         for answers in combinations
@@ -68,7 +71,7 @@ from pathlib import Path
 
 @app.get("/pid")
 async def read_pid() -> int:
-    """Which process answers; it accepts no other request meanwhile."""
+    """Return the id of this process, which accepts no other request meanwhile."""
     time.sleep(0.02)
     return os.getpid()
 
@@ -102,7 +105,7 @@ def service(installed: RenderTo, answers: Answers) -> Path:
 
 @pytest.fixture(scope="module")
 def production(service: Path) -> Iterator[Process]:
-    """The service as its README deploys it, behind a proxy at 127.0.0.1."""
+    """The service as its page deploys it, behind a proxy at 127.0.0.1."""
     with serving(service) as process:
         yield process
 
@@ -120,7 +123,7 @@ def other_workers(answers: Answers) -> int:
 
 
 class Stopped:
-    """A life of the service from its start to its end by SIGTERM, with `IN_FLIGHT` requests under way."""
+    """Sends requests to a service, and then SIGTERM while `IN_FLIGHT` more requests are under way."""
 
     IN_FLIGHT = 50
 
@@ -132,7 +135,7 @@ class Stopped:
         with ThreadPoolExecutor(self.IN_FLIGHT) as pool:
             slow = [pool.submit(process.get, f"/slow/{number}") for number in range(self.IN_FLIGHT)]
             try:
-                until(lambda: len(list(service.glob("begun-*"))) == self.IN_FLIGHT, "all are in a handler")
+                until(lambda: len(list(service.glob("begun-*"))) == self.IN_FLIGHT, "all in their handlers")
                 process.popen.send_signal(signal.SIGTERM)
             finally:
                 (service / "released").touch()
@@ -149,7 +152,7 @@ def stopped(service: Path) -> Iterator[Stopped]:
         yield Stopped(service, process)
 
 
-# Answers
+# Responses
 
 
 def test_the_root_says_hello(production: Process) -> None:
@@ -160,7 +163,7 @@ def test_an_item_is_read(production: Process) -> None:
     assert production.get("/items/5?q=somequery").json() == {"item_id": 5, "q": "somequery"}
 
 
-def test_no_answer_names_the_server_where_an_option_can_keep_it_out(
+def test_no_response_names_the_server_unless_the_server_has_no_option_for_that(
     production: Process, answers: Answers
 ) -> None:
     has_no_option = answers["server"] in ("fastapi", "granian")
@@ -180,7 +183,7 @@ def test_each_page_and_probe_answers(production: Process, path: str) -> None:
 
 
 def pids_that_answer(process: Process) -> set[int]:
-    """The processes that requests sent at once reach; none if one of them is refused."""
+    """Return the processes that requests reach which are sent at once, or nothing if one is refused."""
     try:
         return {answer.json() for answer in process.get_many(*["/pid"] * 30)}
     except httpx2.TransportError:
@@ -188,12 +191,12 @@ def pids_that_answer(process: Process) -> set[int]:
 
 
 def wait_for_workers(process: Process, number: int) -> None:
-    """Wait until that many worker processes run, and requests reach each of them and no other."""
+    """Wait until this many worker processes run, and requests reach each of them and no other process."""
 
     def all_answer() -> bool:
         return len(workers := process.workers()) == number and pids_that_answer(process) == workers
 
-    until(all_answer, f"{number} workers answer")
+    until(all_answer, f"responses of {number} workers")
 
 
 def test_as_many_workers_serve_as_were_asked_for(production: Process, answers: Answers) -> None:
@@ -239,20 +242,20 @@ def test_what_another_address_forwards_does_not_count(changed: Process) -> None:
     assert client_in_the_access_log(changed, "untrusted-1") == "127.0.0.1"
 
 
-# The end
+# Shutdown
 
 
 def test_every_request_in_flight_at_sigterm_is_answered(stopped: Stopped) -> None:
     assert stopped.slow_answers == list(range(Stopped.IN_FLIGHT))
 
 
-def test_sigterm_ends_the_server_with_success_or_by_itself(stopped: Stopped) -> None:
+def test_sigterm_ends_the_server_with_exit_code_0_or_as_an_unhandled_signal(stopped: Stopped) -> None:
     assert stopped.exit_code in {0, -signal.SIGTERM}
 
 
 # Logs
 
-# What `fastapi run` prints itself, and no option turns off.
+# Lines that `fastapi run` prints itself, and that no option turns off.
 BANNER = [
     r"⚡️ Starting FastAPI in production mode",
     r"🐍 Using import string: (app\.)?main:app",
@@ -260,7 +263,7 @@ BANNER = [
     r"Documentation at http://0\.0\.0\.0:\d+/docs",
     r"Logs:",
 ]
-# Beside its workers Uvicorn's parent process logs as it likes: `fastapi run` has no option for that.
+# Lines of Uvicorn's parent process, which has its own format: `fastapi run` has no option for that.
 PARENT = [
     r"INFO:     Uvicorn running on http://0\.0\.0\.0:\d+ \(Press CTRL\+C to quit\)",
     r"INFO:     Started parent process \[{pid}\]",
@@ -309,7 +312,7 @@ def test_an_unhandled_exception_is_one_line_with_the_requests_id(stopped: Stoppe
     assert traceback.endswith("RuntimeError: first\nsecond")
 
 
-# What is the same in every layout and however it was installed
+# Behaviour that is the same in every layout and with every package manager
 
 EACH_SERVER = list(
     combinations("server", "workers", python_version=PYTHON, layout="package", package_manager="uv")
@@ -329,13 +332,13 @@ def plain_service(installed: RenderTo, server: Answers) -> Path:
 
 
 def failed_start(service: Path, port: int, **changed: str) -> tuple[int, str]:
-    """The exit code and the output of a service that must not start."""
+    """Start a service that must not start, and return its exit code and its output."""
     command, env = deployed(service, port, **changed)
     with started(command, service, port, env) as process:
         try:
             return process.wait(), process.output()
         except subprocess.TimeoutExpired:
-            pytest.fail(f"the server has not given up:\n{process.output()[-4000:]}")
+            pytest.fail(f"the server is still running:\n{process.output()[-4000:]}")
 
 
 @pytest.fixture
@@ -381,7 +384,7 @@ def test_development_logs_are_text(plain_service: Path) -> None:
 
 @pytest.fixture(scope="session")
 def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
-    """The URLs of the database and the cache that a service needs; each runs once for all services."""
+    """Return the URLs of the database and the cache that a service needs. Each runs once for all services."""
     running: dict[str, str] = {}
     with ExitStack() as stack:
 
@@ -410,7 +413,7 @@ CHECKED = covering("python_version", "server", "package_manager", "layout", "dat
 
 @pytest.fixture(scope="module", params=grouped(CHECKED))
 def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
-    """A service as it was rendered, for pairs of every choice but the number of workers."""
+    """An installed service, unedited. Together they have every pair of choices, without those of workers."""
     service = installed(**request.param)
     yield service
     if request.param["python_version"] != PYTHON:
@@ -431,12 +434,12 @@ def test_a_service_passes_its_own_checks(
     assert "warning" not in output.lower()
 
 
-# What the template prints
+# The commands that the template prints
 
 
 @pytest.fixture
 def port_8000() -> Iterator[int]:
-    """The port that the commands for development use, if nobody does."""
+    """The port of the commands for development. Skips a test if it is busy."""
     with reserved_port(8000) as port:
         if port is None:
             pytest.skip("port 8000 of this machine is busy")
@@ -444,7 +447,7 @@ def port_8000() -> Iterator[int]:
 
 
 def assert_serves(script: str, folder: Path, port: int) -> None:
-    """Run lines in one bash; the last of them starts a server, which must answer."""
+    """Run lines in one bash. The last of them starts a server, which must respond."""
     author = {
         f"GIT_{who}_{what}": "test@example.com"
         for who in ("AUTHOR", "COMMITTER")
@@ -457,7 +460,7 @@ def assert_serves(script: str, folder: Path, port: int) -> None:
 
 def python_for(package_manager: str) -> str:
     version = newest_python(package_manager)
-    return version or pytest.skip(f"no offered Python here makes an environment for {package_manager}")
+    return version or pytest.skip(f"no offered Python here can create an environment for {package_manager}")
 
 
 @pytest.mark.xdist_group("port-8000")
@@ -477,7 +480,7 @@ def test_the_commands_that_copier_prints_lead_to_a_service_that_answers(
 
 @pytest.fixture
 def usual_ports() -> Iterator[None]:
-    """The ports of the databases and the cache in development, if nobody has them."""
+    """The default ports of the databases and the cache. Skips a test if one of them is busy."""
     with ExitStack() as stack:
         for port in (5432, 3306, 6379):
             if stack.enter_context(reserved_port(port)) is None:

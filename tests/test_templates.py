@@ -1,4 +1,4 @@
-"""What the template's own files keep to, so that they stay readable and right."""
+"""Checks the rules for the template's own files, so that they stay readable and right."""
 
 import re
 from collections.abc import Iterator
@@ -23,14 +23,14 @@ from harness.matrix import (
     facts,
 )
 
-# As for Copier, but every character stays where it is, so that lines can be counted.
+# Like Copier's, but every character stays in its place, so that lines can be counted.
 JINJA = jinja2.Environment(keep_trailing_newline=True)
 
 
-# `make lock` writes these, and nobody reads them.
+# `make lock` writes these files, and nobody reads them.
 GENERATED = re.compile(r"^(includes/generated/|template/.*uv\.lock)")
 SOURCES = [name for name in tracked("template", "includes") if not GENERATED.match(name)]
-# What Copier renders as a template, or what such a file includes.
+# The files that Copier renders as templates, and the files that those include.
 HANDWRITTEN = [name for name in SOURCES if name.endswith(".jinja") or "/_parts/" in name]
 
 
@@ -42,7 +42,7 @@ def text_of(name: str) -> str:
 
 
 def strings_in(value: Any) -> Iterator[str]:
-    """Every text of the configuration, because Copier renders any of them."""
+    """Yield every text of the configuration, because Copier renders any of them."""
     if isinstance(value, dict):
         value = [*value.keys(), *value.values()]
     if isinstance(value, list):
@@ -53,7 +53,7 @@ def strings_in(value: Any) -> Iterator[str]:
 
 
 def undeclared_literals(source: str) -> list[str]:
-    """The literals that are compared with an answer and aren't one of its choices."""
+    """Return the literals that are compared with an answer and are none of its choices."""
     tree = JINJA.parse(source)
     pairs: list[tuple[nodes.Node, list[nodes.Expr]]] = []
     for comparison in tree.find_all(nodes.Compare):
@@ -128,7 +128,7 @@ def test_choices_and_other_names_are_let_through(snippet: str) -> None:
 
 
 def lines_of(source: str) -> tuple[set[int], set[int]]:
-    """The numbers of the lines with block tags, and of those with text or expressions."""
+    """Return the numbers of the lines with block tags, and of those with text or expressions."""
     tags: set[int] = set()
     text: set[int] = set()
     within = ""
@@ -137,7 +137,7 @@ def lines_of(source: str) -> tuple[set[int], set[int]]:
             within = token
         lines = range(number, number + value.count("\n") + 1)
         if token in {"raw_begin", "raw_end"} or within == "block_begin":
-            # What follows a tag's end is no part of it.
+            # The text after the end of a tag is not part of the tag.
             tags.update([number] if token in {"block_end", "raw_begin", "raw_end"} else lines)
         elif within == "variable_begin":
             text.add(number)
@@ -149,7 +149,7 @@ def lines_of(source: str) -> tuple[set[int], set[int]]:
 
 
 def shared_lines(source: str) -> list[int]:
-    """The lines that hold a block tag and something else too."""
+    """Return the lines that hold a block tag and something else too."""
     tags, text = lines_of(source)
     return sorted(tags & text)
 
@@ -161,7 +161,7 @@ def tags_in(source: str) -> int:
 
 
 def share_of_tags(source: str) -> float:
-    """Return how much of a file is blocks."""
+    """Return the share of a file's lines that hold blocks."""
     return tags_in(source) / max(1, source.count("\n"))
 
 
@@ -188,7 +188,7 @@ def test_a_line_shared_by_a_block_and_text_is_noticed(snippet: str, lines: list[
     assert shared_lines(snippet) == lines
 
 
-# Lists in which nearly every line depends on an answer: they read best as they stand.
+# Lists in which nearly every line depends on an answer. They read best as they are.
 LISTS = {
     "template/.dockerignore.jinja",
     "template/Dockerfile.jinja",
@@ -263,7 +263,7 @@ def test_a_template_without_answers_is_noticed() -> None:
 
 # Folders: one capability, one folder
 
-# One of these is rendered, whose texts have little in common.
+# Each of these has several sources with little in common, of which one is rendered.
 ONE_OF = {"app/engine.py", "app/items.py", "tests/test_items.py", "tests/empty_database.py"}
 
 
@@ -291,14 +291,14 @@ def test_a_second_source_of_a_file_is_noticed() -> None:
     assert sources_by_name(names) == {"app/main.py": names}
 
 
-# Names that render to a place, and not to a condition.
+# Names that decide where a file is rendered to, and not whether it is rendered.
 PLACES = {"{{ code }}", "{{ _copier_conf.answers_file }}.jinja"}
 
 
 def test_a_condition_is_a_folder_of_its_own_and_the_name_of_a_fact() -> None:
     for name in tracked("template"):
         first, *others = [part for part in PurePosixPath(name).parts[1:] if "{" in part] or [""]
-        assert others == [], f"{name}: a second condition in one path"
+        assert others == [], f"{name} has a second condition in its path"
         fact = re.fullmatch(r"{{ (with\w*) }}", first)
         assert first in {"", *PLACES} or (fact and fact[1] in FACTS), name
 
@@ -337,14 +337,14 @@ def test_a_name_that_windows_refuses_is_noticed(name: str) -> None:
 
 
 def machine_paths(text: str) -> list[str]:
-    """Folders that only one machine has."""
+    """Return the paths that only one machine has."""
     paths = re.findall(r"(?<![\w.~-])/(?:home|Users|root|work|opt/pypi|tmp/w)/[\w.]+", text)
-    # The home of an image's root is in the Dockerfile, for the caches of a build.
+    # The Dockerfile names the home of the image's root, for the caches of a build.
     return [path for path in paths if path != "/root/.cache"]
 
 
 def other_indexes(lock: str) -> set[str]:
-    """The hosts of a lock's packages other than those of the public index."""
+    """Return the hosts of a lock's packages, without those of the public index."""
     return set(re.findall(r"(?:https?|file)://([^/\"\s]*)", lock)) - {"pypi.org", "files.pythonhosted.org"}
 
 
@@ -358,7 +358,7 @@ def test_a_machines_path_is_noticed(folder: str) -> None:
     assert machine_paths(f"see /{folder}/jane/x") == [f"/{folder}/jane"]
 
 
-def test_the_locks_name_the_public_index_alone() -> None:
+def test_the_locks_name_only_the_public_index() -> None:
     locks = [name for name in tracked() if "uv.lock" in name]
     assert locks
     assert {name: hosts for name in locks if (hosts := other_indexes(text_of(name)))} == {}

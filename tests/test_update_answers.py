@@ -1,4 +1,4 @@
-"""Every answer can become every other one, on services that people have changed."""
+"""Tests that every answer can become every other one, in services that people have changed."""
 
 import itertools
 import shutil
@@ -20,7 +20,7 @@ pytestmark = pytest.mark.update
 
 @dataclass(frozen=True)
 class Change:
-    """An answer that becomes another, beside answers that go with both."""
+    """Names an answer that becomes another one, with answers to the other questions that go with both."""
 
     question: str
     old: Any
@@ -55,8 +55,8 @@ def changes() -> Iterator[Change]:
 CHANGES = list(changes())
 
 
-# The only changes that meet a conflict in the service of a typical owner, or of one who wrote nothing:
-# the code that they were told to move meets that of the package.
+# The only changes that cause a conflict in the service of a typical owner, or of an owner who wrote nothing:
+# the code that owners were told to move conflicts with the code of the package.
 CONFLICTS = {"layout-single-file-package": {"app/main.py", "app/logging.json"}}
 
 
@@ -71,7 +71,7 @@ Copied = Callable[[Answers], Path]
 
 @pytest.fixture(scope="session")
 def copied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Copied:
-    """A service with these answers in git; each set of answers is rendered once."""
+    """Put a service with these answers into git. Each set of answers is rendered once."""
     rendered: dict[str, Path] = {}
 
     def copied(answers: Answers) -> Path:
@@ -85,7 +85,7 @@ def copied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Copied
 
 
 @pytest.mark.parametrize("change", in_groups(CHANGES))
-def test_another_answer_makes_what_a_new_copy_with_it_is(
+def test_another_answer_makes_the_same_service_as_a_new_copy(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
     service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
@@ -97,7 +97,7 @@ def test_another_answer_makes_what_a_new_copy_with_it_is(
     assert [name for name in new if made[name] != new[name] and name not in to_merge] == []
 
 
-# What each choice has that no other has, and that its owner has edited or is likely to.
+# Files that a choice has and other choices lack, and that an owner has edited or is likely to edit.
 EDITED = {
     ("package_manager", "uv"): {"uv.lock"},
     ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
@@ -147,7 +147,7 @@ def test_another_answer_keeps_what_a_typical_owner_wrote_and_rarely_conflicts(
     moved = owners.update_as_told(service, **{change.question: change.new})
     assert owners.conflicts(service) == CONFLICTS.get(str(change), set())
     assert owners.with_markers(service) == owners.conflicts(service)
-    # What the owner was told to move away or to delete is no loss of the update's.
+    # Files that the owner was told to move or to delete are not lost by the update.
     assert lost_lines(written, files(service)).keys() <= set(moved)
 
 
@@ -169,19 +169,19 @@ CYCLE = [
 def test_another_answer_keeps_what_an_owner_of_another_kind_wrote(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
-    """Edits in places that are the template's may conflict, and may not be lost."""
+    """Check that edits in places of the template's own are not lost. They may conflict."""
     service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
     written = live_in(service)
     moved = owners.update_as_told(service, **{change.question: change.new})
     lost = lost_lines(written, files(service))
-    # The other files that the new answer has no place for are deleted: the message before the update says so.
+    # Other files for which the new answer has no place are deleted, as the message before the update says.
     without_place = files(copied(change.before)).keys() - files(copied(change.after)).keys()
     assert lost.keys() <= without_place | set(moved)
     assert lost.keys() - set(moved) <= set(owners.deleted(service))
     assert owners.with_markers(service) == owners.conflicts(service)
 
 
-# A service with a database server needs that server for its tests.
+# The tests are only collected, because a service with a database server needs that server to run them.
 CHECKS = ("ruff check", "ruff format --check", "mypy .", "pytest --collect-only --quiet")
 
 

@@ -1,4 +1,4 @@
-"""`copier update` on the command line: its messages, what it refuses, and what the page says to type."""
+"""Tests `copier update` on the command line: its messages, its refusals, and the commands of the page."""
 
 import re
 from pathlib import Path
@@ -139,7 +139,7 @@ def test_other_deleted_files_are_listed_and_recovered_as_the_page_says(
 def test_a_file_that_the_template_renames_is_deleted_with_its_edits_as_the_message_says(
     copier_fastapi: Path, tmp_path: Path
 ) -> None:
-    """Why no rendered file may be renamed; and that what is lost can be noticed here."""
+    """Show why no rendered file may be renamed, and that these tests notice a loss."""
     service = start(copier_fastapi, tmp_path / "orders-api")
     (service / ".editorconfig").write_text("ours = true\n")
     commit(service, "Ours")
@@ -177,7 +177,7 @@ def test_a_single_file_gets_a_database_only_as_a_package(copier_fastapi: Path, t
     assert "async def read_order" in (service / "app" / "main.py").read_text()
 
 
-def test_a_service_with_a_database_becomes_no_single_file_without_a_word(
+def test_a_service_with_a_database_is_refused_to_become_a_single_file(
     copier_fastapi: Path, tmp_path: Path
 ) -> None:
     service = start(copier_fastapi, tmp_path / "orders-api", database="sqlite")

@@ -1,4 +1,4 @@
-"""Services of older commits take the working tree's template, whatever their owners did."""
+"""Tests that services of older commits take the working tree's template, whatever their owners did."""
 
 import itertools
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ from harness.owners import files, live_in, lost_lines
 
 pytestmark = pytest.mark.update
 
-# How many older commits stand for the rest, unless --all-commits asks for each.
+# The number of older commits that are tested, unless --all-commits asks for each.
 SAMPLED = 4
 
 
@@ -28,8 +28,8 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
         return
     commits = owners.commits_that_render_anew()
     if not metafunc.config.getoption("all_commits"):
-        commits = owners.spread(commits, SAMPLED)
-    # Each commit with the default answers and, in turn, with those of a set in which all pairs meet.
+        commits = owners.evenly_spaced(commits, SAMPLED)
+    # Each commit has the default answers and, in turn, one of the combinations that cover all pairs.
     others = itertools.cycle(covering())
     lives = [(ref, answers) for ref in commits for answers in ({}, next(others))]
     parameters = [
@@ -41,7 +41,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
 
 @dataclass
 class Updated:
-    """A service before and after its update, and what the template rendered for it then and now."""
+    """Holds a service's files before and after its update, and what the template rendered then and now."""
 
     service: Path
     answers: Answers
@@ -53,7 +53,7 @@ class Updated:
 
     @property
     def deleted(self) -> set[str]:
-        """What the owner deleted."""
+        """Return the files that the owner deleted."""
         return self.then.keys() - self.before.keys()
 
     def changed_by_owner(self, name: str) -> bool:
@@ -67,7 +67,7 @@ class Updated:
 def updated(
     request: pytest.FixtureRequest, history: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> Updated:
-    """A service copied from an older commit, lived in, and updated to the working tree's template."""
+    """A service copied from an older commit, edited, and updated to the working tree's template."""
     ref, answers = request.param
     folder = tmp_path_factory.mktemp("updated")
     answers = {"project_name": "orders-api", **offered_then(history, ref, answers)}
@@ -81,10 +81,10 @@ def updated(
 
 
 def offered_then(history: Path, ref: str, answers: Answers) -> Answers:
-    """Of these answers, those to questions and with choices that the commit had."""
+    """Return those of the answers whose questions and choices the commit had."""
     questions = yaml.safe_load(git(history, "show", f"{ref}:copier.yml"))
     if "PyYAML" in repr(questions) and answers.get("server") == "fastapi":
-        # Refused together until PyYAML had a wheel.
+        # Python 3.15 and `fastapi run` were refused together until PyYAML had a wheel.
         answers = {
             name: answer for name, answer in answers.items() if (name, answer) != ("python_version", "3.15")
         }
@@ -145,5 +145,5 @@ def test_a_service_that_nobody_edited_is_as_a_new_copy(
 
 
 def test_a_sample_of_commits_has_the_first_and_the_newest() -> None:
-    assert owners.spread("abcdefghij", 4) == ["a", "d", "g", "j"]
-    assert owners.spread("abc", 4) == ["a", "b", "c"]
+    assert owners.evenly_spaced("abcdefghij", 4) == ["a", "d", "g", "j"]
+    assert owners.evenly_spaced("abc", 4) == ["a", "b", "c"]

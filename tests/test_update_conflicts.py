@@ -1,4 +1,4 @@
-"""A conflict keeps both sides, and is seen."""
+"""Tests that a conflict keeps both sides, and is seen."""
 
 from collections.abc import Callable
 from pathlib import Path

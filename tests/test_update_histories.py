@@ -1,4 +1,4 @@
-"""No generated history loses a line of the owner."""
+"""Tests that no generated history loses a line of the owner."""
 
 import re
 import shutil
@@ -19,13 +19,14 @@ from harness.updates import start
 
 pytestmark = pytest.mark.update
 
-# In tests of 25 each, so that processes share the work; four times as many with --all-commits.
+# The number of histories, in tests of 25 each, so that processes share the work. With --all-commits there are
+# four times as many.
 HISTORIES = 100
 
 
 @st.composite
 def places(draw: st.DrawFn) -> tuple[float, float]:
-    """A file and a line in it, as shares of all files and of all lines."""
+    """Draw a file and a line in it, as shares of all files and of all lines."""
     share = st.floats(0, 1, exclude_max=True)
     return draw(share), draw(share)
 
@@ -40,7 +41,7 @@ def write_lines(files: Sequence[Path], at: Sequence[tuple[float, float]], text: 
 
 
 def change_lines(files: Sequence[Path], at: Sequence[tuple[float, float]]) -> None:
-    """Change a line at each of these places, or remove it, unless a tag of Jinja's is in it."""
+    """Change a line at each of these places, or remove it, unless it has a Jinja tag."""
     for number, (file_share, line_share) in enumerate(at):
         file = files[int(file_share * len(files))]
         lines = file.read_text().splitlines(keepends=True)
@@ -61,7 +62,7 @@ def text_files(folder: Path) -> list[Path]:
 
 
 def histories(number: int, start_at: int) -> Any:
-    """A test of this many generated histories; the same ones in each run that starts at the same number."""
+    """Return a test of this many generated histories. The same `start_at` always generates the same ones."""
     few_places = st.lists(places(), max_size=6)
     combination = st.sampled_from(list(combinations()))
     unhurried = [HealthCheck.too_slow, HealthCheck.function_scoped_fixture]
@@ -71,7 +72,7 @@ def histories(number: int, start_at: int) -> Any:
         max_examples=number,
         deadline=None,
         database=None,
-        # A history takes seconds, so a failing one is shown as it was found.
+        # A history takes seconds, so a failing one is shown as it was found, and not made smaller.
         phases=[Phase.explicit, Phase.generate],
         suppress_health_check=unhurried,
     )

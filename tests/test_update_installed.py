@@ -1,4 +1,4 @@
-"""An updated service is locked, installed, checked and started."""
+"""Tests that an updated service can be locked, installed, checked and started."""
 
 from pathlib import Path
 from typing import Any
@@ -19,7 +19,7 @@ CHECKS = ("pytest", "ruff check", "ruff format --check", "mypy .")
 
 
 def resolve(service: Path) -> None:
-    """Choose between the markers as an owner might: the template's lines, and one's own among them."""
+    """Choose between the markers as an owner might: take the template's lines, and add the owner's again."""
     conflicts = owners.conflicts(service)
     for name in conflicts:
         side = "--ours" if name == "README.md" else "--theirs"
@@ -33,7 +33,7 @@ def resolve(service: Path) -> None:
 
 
 def updated_and_locked(history: Path, service: Path, ref: str, package_manager: str) -> Path:
-    """A service of an older commit, lived in, locked, updated, and repaired as the page says."""
+    """Copy a service of an older commit, edit, lock and update it, and repair it as the page says."""
     start(history, service, ref, package_manager=package_manager)
     live_in(service)
     if package_manager == "uv":
@@ -49,7 +49,7 @@ def updated_and_locked(history: Path, service: Path, ref: str, package_manager: 
 def older_commits(*package_managers: str, number: int) -> list[Any]:
     if why := owners.why_no_history():
         return [pytest.param("", "", marks=pytest.mark.skip(reason=why))]
-    commits = owners.spread(owners.commits_that_render_anew(), number)
+    commits = owners.evenly_spaced(owners.commits_that_render_anew(), number)
     return [pytest.param(ref, manager) for ref in commits for manager in package_managers]
 
 
@@ -104,7 +104,7 @@ def test_an_update_can_be_followed_on_the_page(copier_fastapi: Path, tmp_path: P
 
 @pytest.fixture
 def conflicting_locks(copier_fastapi: Path, tmp_path: Path) -> Path:
-    """A service whose owner limits a dependency of which the template has moved the version since."""
+    """A service whose owner limits a dependency, which the template has since moved to a newer version."""
     parts = copier_fastapi / "includes/parts.jinja"
     lock = copier_fastapi / "includes/generated/uv.lock.jinja"
     newest = parts.read_text(), lock.read_text()

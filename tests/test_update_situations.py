@@ -1,4 +1,4 @@
-"""What Copier stops at is on the page, with what to do."""
+"""Tests that the page has every situation in which Copier stops, with what to do."""
 
 import re
 import shutil

@@ -1,4 +1,4 @@
-"""Tags decide which version a service gets."""
+"""Tests that tags decide which version a service gets."""
 
 from pathlib import Path
 
