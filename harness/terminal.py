@@ -1,4 +1,4 @@
-"""Runs a command in a terminal of its own, and types."""
+"""Runs a command in a terminal of its own, and types into it."""
 
 import fcntl
 import os
@@ -13,12 +13,12 @@ from typing import Self
 
 from harness.clones import ENVIRONMENT
 
-# What moves the cursor, sets colours and clears, without which text remains.
+# Sequences that move the cursor, set colours and clear. Without them, only text remains.
 CONTROL = re.compile(r"\x1b(\[[0-9;?]*[A-Za-z]|\][^\x07]*\x07|[=>78])|[\r\x08]")
 
 
 class Terminal:
-    """A terminal of this size that runs a command. Only what fits its lines is shown."""
+    """Runs a command in a terminal of this size, which shows only as much as fits its lines."""
 
     def __init__(
         self,
@@ -51,7 +51,7 @@ class Terminal:
         os.write(self.file, text.encode())
 
     def read(self) -> bool:
-        """Read what is shown next; False once the command has ended."""
+        """Read the text that is shown next. Return False once the command has ended."""
         try:
             chunk = os.read(self.file, 65536).decode(errors="replace")
         except OSError:
@@ -60,7 +60,10 @@ class Terminal:
         return bool(chunk)
 
     def wait_for(self, text: str) -> str:
-        """Return all that was shown once this text is, and forget it. Raises if the command ends before."""
+        """Wait until this text is shown, then return and forget all that was shown until then.
+
+        Raise an AssertionError if the command ends before.
+        """
         while text not in self.shown:
             assert self.read(), f"{text!r} was never shown:\n{self.shown}"
         before, _, self.shown = self.shown.partition(text)

@@ -259,7 +259,7 @@ def test_a_copy_whose_files_only_its_owner_may_read_is_an_image_that_starts(
     render: Callable[..., Path], answers: Answers
 ) -> None:
     service = render(**answers)
-    # As a clone or a copy under umask 077 is.
+    # A clone or a copy under umask 077 has these modes.
     for path in service.rglob("*"):
         path.chmod(path.stat().st_mode & ~0o077)
     tag = unique("umask")

@@ -1,4 +1,4 @@
-"""What a person sees who is asked the questions in a terminal of 80 columns and 24 rows."""
+"""Tests that the questions and the messages fit a terminal of 80 columns and 24 rows."""
 
 from pathlib import Path
 

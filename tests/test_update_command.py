@@ -34,7 +34,7 @@ def test_the_messages_say_what_is_at_risk_and_what_to_do(
     assert max(map(len, (before + after).splitlines())) <= 80
 
 
-# Below these headings, a test types each command.
+# Below these headings, a test runs each command.
 TYPED = {
     "Take what is new",
     "Change an answer",
@@ -47,7 +47,7 @@ TYPED = {
 }
 
 
-def test_no_command_of_the_page_stands_where_no_test_types_it() -> None:
+def test_every_command_of_the_page_is_in_a_section_that_a_test_runs() -> None:
     titles = re.findall(r"^##+ (.*)$", page(PAGE), re.MULTILINE)
     assert {title for title in titles if page_shell(title)} <= TYPED
 
