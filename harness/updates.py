@@ -69,10 +69,18 @@ def lock_again(service: Path) -> None:
     if (service / "uv.lock").exists():
         running.run("uv lock", service)
         return
+    for command in compile_commands(service):
+        running.run(command, service)
+
+
+def compile_commands(service: Path) -> list[str]:
+    """Return the commands at the top of pip's two files."""
+    commands = []
     for name in ("requirements.txt", "requirements-dev.txt"):
         command = re.search(r"^# +(uv pip compile .*)$", (service / name).read_text(), re.MULTILINE)
         assert command, f"{name} does not say how it was made"
-        running.run(command[1], service)
+        commands.append(command[1])
+    return commands
 
 
 def make_environment(service: Path) -> None:

@@ -12,7 +12,7 @@ import filelock
 import jinja2
 import pytest
 
-from harness import owners
+from harness import owners, releases
 from harness.containers import why_no_engine
 from harness.matrix import ASKED, DEFAULTS, ROOT, Answers, label, rendered
 from harness.running import install, missing_python
@@ -175,6 +175,19 @@ def repository(light_git: None, tmp_path_factory: pytest.TempPathFactory) -> Pat
 def history(light_git: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A clone of this repository whose newest commit is the working tree's template."""
     return owners.template_with_history(tmp_path_factory.mktemp("history") / "copier-fastapi")
+
+
+@pytest.fixture(scope="session")
+def year(light_git: None, shared: Path, request: pytest.FixtureRequest) -> Path:
+    """A repository of the template with a year of releases, made once for all processes."""
+    sampled = [] if request.config.getoption("all_commits") else [releases.DEFAULT]
+    folder = shared / "year"
+    folder.mkdir(parents=True, exist_ok=True)
+    with filelock.FileLock(folder / "lock"):
+        if not (folder / "made").exists():
+            releases.template_of_a_year(folder, *sampled)
+            (folder / "made").touch()
+    return folder / "copier-fastapi"
 
 
 @pytest.fixture
