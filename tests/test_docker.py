@@ -24,6 +24,7 @@ pytestmark = pytest.mark.docker
 # Routes and a middleware that only the tests need, added as an owner would add them.
 PROBES = """
 import asyncio
+import os
 import tempfile
 from pathlib import Path
 
