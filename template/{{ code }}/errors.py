@@ -1,13 +1,17 @@
-"""The responses to requests that can't be served."""
+"""What clients and operators are told when something fails."""
 
 import logging
-from collections.abc import Callable, Coroutine
+import sys
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from fastapi import Request, Response
 from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
+from fastapi.requests import HTTPConnection
+from fastapi.responses import JSONResponse, Response
+from fastapi.websockets import WebSocket, WebSocketDisconnect
+from pydantic import ValidationError
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
 
@@ -16,25 +20,98 @@ class Unavailable(Exception):
     """Raised where something that a request needs does not answer; the message names it."""
 
 
-async def answer_invalid(_: Request, error: RequestValidationError) -> JSONResponse:
-    """Respond with 422 and what is wrong, without the input.
+async def answer_invalid(_: HTTPConnection, error: RequestValidationError) -> Response:
+    """Respond with 422 and the problems, without the input.
 
     The input may hold a secret, or what JSON can't: NaN, or half of a surrogate pair.
     """
     problems = [{k: v for k, v in p.items() if k != "input"} for p in error.errors()]
-    return JSONResponse({"detail": jsonable_encoder(problems)}, status_code=422)
+    return JSONResponse({"detail": jsonable_encoder(problems)}, 422)
 
 
-async def answer_unavailable(_: Request, error: Unavailable) -> JSONResponse:
-    """Respond with 503: the service itself is not broken, and clients may try again."""
+async def answer_unavailable(
+    connection: HTTPConnection, error: Unavailable
+) -> Response | None:
+    """Respond with 503, or close a WebSocket with 1013, Try Again Later."""
     logger.warning("%s %r", error, error.__cause__)
-    return JSONResponse(
-        {"detail": str(error)}, status_code=503, headers={"Retry-After": "1"}
-    )
+    if isinstance(connection, WebSocket):
+        await connection.close(1013, str(error))
+        return None
+    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
 
 
-Handler = Callable[[Request, Any], Coroutine[Any, Any, Response]]
+def internal_server_error() -> Response:
+    return JSONResponse({"detail": "Internal Server Error"}, 500)
+
+
+Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: answer_invalid,
     Unavailable: answer_unavailable,
 }
+
+
+class UnhandledErrors:
+    """Logs an error that has no handler, and responds with 500 or closes a WebSocket with 1011.
+
+    A handler for Exception would run outside of all middleware: its response would lack the
+    headers of CORS, and the server would close the connection.
+    """
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        sent = ""
+
+        def send_and_note(message: Message) -> Awaitable[None]:
+            nonlocal sent
+            sent = message["type"]
+            return send(message)
+
+        try:
+            await self.app(scope, receive, send_and_note)
+        except WebSocketDisconnect:
+            pass
+        except Exception:
+            # The application has a handler for Exception of its own, or it is too late to respond.
+            if Exception in scope["app"].exception_handlers or sent.startswith(
+                ("http.", "lifespan.")
+            ):
+                raise
+            logger.exception("Unhandled error")
+            if scope["type"] == "websocket":
+                await send({"type": "websocket.close", "code": 1011})
+            else:
+                await internal_server_error()(scope, receive, send)
+
+
+def what_to_set(error: ValidationError) -> str:
+    """Say which environment variables are missing or wrong, without their values."""
+    problems = [
+        ": ".join([*(str(name).upper() for name in problem["loc"]), problem["msg"]])
+        for problem in error.errors(include_input=False, include_context=False)
+    ]
+    return "The environment is not valid. " + "; ".join(problems)
+
+
+async def run_lifespan(
+    app: ASGIApp, scope: Scope, receive: Receive, send: Send
+) -> None:
+    """Run the lifespan, where wrong settings fail the start with one sentence and no traceback."""
+    reported = False
+
+    async def send_in_one_line(message: Message) -> None:
+        nonlocal reported
+        # Starlette reports a failed start while it handles the exception of it.
+        error = sys.exception()
+        if isinstance(error, ValidationError) and error.title == "Settings":
+            message = {**message, "message": what_to_set(error)}
+            reported = True
+        await send(message)
+
+    try:
+        await app(scope, receive, send_in_one_line)
+    except ValidationError:
+        if not reported:
+            raise

@@ -8,13 +8,14 @@ change removes lease and entry and keeps the key marked until its transaction is
 import asyncio
 import logging
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from typing import Annotated, Any
 from uuid import uuid4
 
-from fastapi import Depends, Request
-from redis.asyncio import Redis
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError
@@ -29,6 +30,9 @@ ENTRY_LIVES = 60
 LEASE_LIVES = 10
 MARK_LIVES = 60
 RETRY_AFTER = 1
+
+# Connections of a worker. More would not make one server faster.
+POOL_SIZE = 20
 
 # A key's value is an entry (this prefix and the text), a reader's lease, or the count of changes in progress.
 ENTRY = "="
@@ -86,7 +90,7 @@ class Cache:
         return loaded
 
     @asynccontextmanager
-    async def changing(self, key: str) -> AsyncIterator[None]:
+    async def changing(self, key: str) -> AsyncGenerator[None]:
         """Keep the key without an entry: enter before the transaction begins, leave after its commit."""
         marked = await self.ask(self.begin_change([key], [MARK_LIVES]))
         try:
@@ -131,17 +135,20 @@ class Cache:
 
 
 @asynccontextmanager
-async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
+async def open_cache(settings: Settings) -> AsyncGenerator[Cache]:
     """Open the cache. It is connected to when it is needed, so the service starts without it."""
-    client = Redis.from_url(
+    pool = BlockingConnectionPool.from_url(
         str(settings.cache_url.get_secret_value()),
+        # Requests wait for a free connection: a busy cache is not one that does not answer.
+        max_connections=POOL_SIZE,
+        timeout=None,
         decode_responses=True,
-        # Waiting for the cache must not take much longer than loading without it.
+        # Waiting for the server must not take much longer than loading without it.
         socket_connect_timeout=0.25,
         socket_timeout=0.25,
         retry=Retry(NoBackoff(), 1),
     )
-    cache = Cache(client)
+    cache = Cache(Redis.from_pool(pool))
     try:
         yield cache
     finally:
@@ -149,8 +156,8 @@ async def open_cache(settings: Settings) -> AsyncIterator[Cache]:
 
 
 # A dependency is `async`, because FastAPI runs the others in a thread.
-async def get_cache(request: Request) -> Cache:
-    cache: Cache = request.state.cache
+async def get_cache(connection: HTTPConnection) -> Cache:
+    cache: Cache = connection.state.cache
     return cache
 
 

@@ -1,12 +1,15 @@
-"""The database for endpoints: `DatabaseDep` reads, `SessionDep` is a session in one transaction."""
+"""The database for endpoints, which ask for it with `DatabaseDep`."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import re
+from collections.abc import AsyncGenerator, Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, asynccontextmanager
+from contextvars import ContextVar
 from typing import Annotated, Any
 
-from fastapi import Depends, Request
-from sqlalchemy import Connection, Executable, QueuePool, Row, event
+from fastapi import Depends
+from fastapi.requests import HTTPConnection
+from sqlalchemy import Connection, Executable, QueuePool, Row, TextClause, event
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.exc import TimeoutError as NoFreeConnection
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession, async_sessionmaker
@@ -18,9 +21,12 @@ from app.settings import Settings
 
 # Seconds that a statement, or a whole session, may take with its wait for a connection. Without
 # a limit, a server that hangs would hold every request and every connection.
-TIMEOUT = 10
+TIME_LIMIT = 10
 
 UNAVAILABLE = "The database is not available."
+
+# The end of the session that this task, or the task that started it, has opened.
+session_end: ContextVar[asyncio.Event | None] = ContextVar("session_end", default=None)
 
 
 class Database:
@@ -42,7 +48,10 @@ class Database:
         self, statement: Executable, parameters: Mapping[str, Any] | None = None
     ) -> Sequence[Row[Any]]:
         """Return the rows of one statement, which is sent without a BEGIN and a COMMIT."""
-        async with limited(self.read_slots):
+        refuse_changes(statement)
+        refuse_in_session("Read through it")
+        slow = "The database did not answer within"
+        async with limited(self.read_slots, TIME_LIMIT, slow):
             return await greenlet_spawn(self.fetch, statement, parameters)
 
     def fetch(
@@ -53,24 +62,70 @@ class Database:
             return connection.execute(statement, parameters).all()
 
     @asynccontextmanager
-    async def session(self) -> AsyncIterator[AsyncSession]:
-        """Open a session in one transaction, which is rolled back if the block raises."""
-        async with limited(self.write_slots), self.sessions() as session:
-            yield session
-            # Not `begin()`, which shields its COMMIT from the time limit.
-            await session.commit()
+    async def session(
+        self, time_limit: float | None = TIME_LIMIT
+    ) -> AsyncGenerator[AsyncSession]:
+        """Open a session in one transaction, which is committed at the end of the block.
+
+        It is rolled back if the block raises, or takes more seconds than the limit.
+        """
+        refuse_in_session("Use it")
+        slow = "The transaction took longer than"
+        async with (
+            limited(self.write_slots, time_limit, slow),
+            self.sessions() as session,
+        ):
+            end = asyncio.Event()
+            session_end.set(end)
+            try:
+                yield session
+                # Not `begin()`, which shields its COMMIT from the time limit.
+                await session.commit()
+            finally:
+                end.set()
+
+
+def refuse_in_session(advice: str) -> None:
+    """Raise an error rather than wait for a connection while this task holds another."""
+    end = session_end.get()
+    if end and not end.is_set():
+        raise RuntimeError(f"A session is open already. {advice}.")
+
+
+READS = re.compile(
+    r"\s*(select|with|values|table|show|explain|pragma)\b", re.IGNORECASE
+)
+
+
+def refuse_changes(statement: Executable) -> None:
+    """Raise an error for a statement that changes data, or that needs a session for its options."""
+    is_read = (
+        READS.match(statement.text)
+        if isinstance(statement, TextClause)
+        else statement.is_select
+    )
+    if not is_read:
+        raise TypeError("rows() only reads. Change data in a session.")
+    if getattr(statement, "_with_options", ()):
+        raise TypeError("rows() returns no objects to load options for. Use a session.")
 
 
 @asynccontextmanager
-async def limited(slots: asyncio.Semaphore) -> AsyncIterator[None]:
+async def limited(
+    slots: asyncio.Semaphore, seconds: float | None, slow: str
+) -> AsyncGenerator[None]:
     """Wait for a slot, and raise Unavailable if the database can't be reached or takes too long."""
+    limit = asyncio.timeout(seconds)
+    waits = True
     try:
-        async with asyncio.timeout(TIMEOUT) as limit, slots:
+        async with limit, slots:
+            waits = False
             yield
     except TimeoutError as error:
-        if limit.expired():
-            raise Unavailable(UNAVAILABLE) from error
-        raise
+        if not limit.expired():
+            raise
+        reason = "No connection to the database was free within" if waits else slow
+        raise Unavailable(f"{reason} {seconds} seconds.") from error
     except NoFreeConnection as error:
         raise Unavailable(UNAVAILABLE) from error
     except DBAPIError as error:
@@ -80,7 +135,7 @@ async def limited(slots: asyncio.Semaphore) -> AsyncIterator[None]:
 
 
 @asynccontextmanager
-async def open_database(settings: Settings) -> AsyncIterator[Database]:
+async def open_database(settings: Settings) -> AsyncGenerator[Database]:
     """Open the database. It is connected to when it is needed, so the service starts without it."""
     reading, writing = create_engines(settings)
     for engine in (reading, writing):
@@ -90,7 +145,10 @@ async def open_database(settings: Settings) -> AsyncIterator[Database]:
     try:
         yield Database(
             reading.sync_engine.connect,
-            async_sessionmaker(writing, expire_on_commit=False),
+            # A session that is used after its end raises an error instead of taking a connection.
+            async_sessionmaker(
+                writing, expire_on_commit=False, close_resets_only=False
+            ),
             read_slots,
             read_slots if same_pool else slots_for(writing),
         )
@@ -113,21 +171,10 @@ def open_connection(dialect: Any, _: Any, args: Any, options: Any) -> Any:
         raise Unavailable(UNAVAILABLE) from error
 
 
-# Dependencies are `async`, because FastAPI runs the others in a thread.
-async def get_database(request: Request) -> Database:
-    database: Database = request.state.database
+# `async`, because FastAPI runs other dependencies in a thread.
+async def get_database(connection: HTTPConnection) -> Database:
+    database: Database = connection.state.database
     return database
 
 
 DatabaseDep = Annotated[Database, Depends(get_database)]
-
-
-async def get_session(database: DatabaseDep) -> AsyncIterator[AsyncSession]:
-    async with database.session() as session:
-        yield session
-
-
-# An endpoint that has a session also reads through it: `database.rows()` would need a second
-# connection while the session holds the first. The scope ends the session before the response is
-# sent. Otherwise a failed commit would follow a 201, and a slow client would hold a connection.
-SessionDep = Annotated[AsyncSession, Depends(get_session, scope="function")]

@@ -1,0 +1,48 @@
+"""Ends open event streams when the server is told to stop: it would wait for their clients."""
+
+import asyncio
+import signal
+import threading
+from typing import Any
+
+# The header that a response of server-sent events has.
+EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+
+
+class EventStreams:
+    """Keeps the tasks of the event streams that are open."""
+
+    def __init__(self) -> None:
+        self.tasks: set[asyncio.Task[Any]] = set()
+        self.ending = False
+
+    def add(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.add(task)
+        task.add_done_callback(self.tasks.discard)
+        if self.ending:
+            task.cancel()
+
+    def end(self) -> None:
+        self.ending = True
+        for task in self.tasks:
+            task.cancel()
+
+    def has_ended(self, task: asyncio.Task[Any]) -> bool:
+        """Tell whether a task was cancelled here, and not for another reason."""
+        return self.ending and task in self.tasks
+
+    def end_when_the_server_stops(self) -> None:
+        """Listen to the signals that stop the server, before the server does."""
+        # Tests run the application in other threads, which get no signals.
+        if threading.current_thread() is not threading.main_thread():
+            return
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGINT, signal.SIGTERM):
+            of_the_server = signal.getsignal(number)
+
+            def stop(*arguments: Any, of_the_server: Any = of_the_server) -> None:
+                loop.call_soon_threadsafe(self.end)
+                of_the_server(*arguments)
+
+            if callable(of_the_server):
+                signal.signal(number, stop)
