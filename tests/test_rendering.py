@@ -59,7 +59,10 @@ ALWAYS = {
     "tests/test_items.py",
     "tests/test_logs.py",
     "tests/test_main.py",
+    "tests/test_request_log.py",
+    "tests/websocket_client.py",
 }
+IN_EACH_LAYOUT = ("access_log.py", "errors.py", "event_streams.py", "logging.json", "logs.py", "request_log.py", "service.py")
 WITH_DATABASE = {
     "app/database.py",
     "app/engine.py",
@@ -78,19 +81,17 @@ BY_ANSWER = {
         f"app/{name}"
         for name in (
             "__init__.py",
-            "errors.py",
             "factory.py",
             "health.py",
             "items.py",
             "lifespan.py",
-            "logging.json",
-            "logs.py",
             "main.py",
             "runtime_settings.py",
             "settings.py",
+            *IN_EACH_LAYOUT,
         )
     },
-    ("layout", "single-file"): {"errors.py", "logging.json", "logs.py", "main.py"},
+    ("layout", "single-file"): {"main.py", *IN_EACH_LAYOUT},
     ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
     ("package_manager", "uv"): {"uv.lock"},
     ("server", "gunicorn"): {"gunicorn.conf.py"},
@@ -183,11 +184,11 @@ HARD_DESCRIPTIONS = [
 
 
 def called_with(main: str) -> dict[str, str]:
-    """Return the texts that FastAPI() is called with, by the names of their arguments."""
+    """Return the texts that Service() is called with, by the names of their arguments."""
     [call] = [
         node
         for node in ast.walk(ast.parse(main))
-        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "FastAPI"
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) and node.func.id == "Service"
     ]
     return {
         str(keyword.arg): ast.literal_eval(keyword.value)
