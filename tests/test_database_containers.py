@@ -9,6 +9,7 @@ import pytest
 
 from harness.containers import DockerError, composed, docker, unique
 from harness.stacks import (
+    CACHES,
     DATA,
     DATA_ONCE,
     DATABASE_SERVERS,
@@ -174,7 +175,9 @@ class TestProduction:
         for url in (f"{database}://app:{wrong}@database/app", f"{database}//app:{wrong}@database:port/app"):
             with pytest.raises(DockerError) as error:
                 deployed.compose("run", "--rm", "-T", f"--env=DATABASE_URL={url}", "migrate")
-            assert wrong not in str(error.value).partition("\n")[2]
+            printed = str(error.value).partition("\n")[2]
+            assert wrong not in printed
+            assert "Traceback" not in printed
 
     def test_an_address_that_the_migration_cannot_use_is_one_sentence_without_its_password(
         self, deployed: Stack
@@ -188,6 +191,27 @@ class TestProduction:
         printed = str(error.value).splitlines()[1:]
         assert any("The environment is not valid. DATABASE_URL: " in line for line in printed), printed
         assert not any("hunter2" in line or "Traceback" in line for line in printed), printed
+
+    @pytest.mark.parametrize("unusable", ["empty", "unreadable"])
+    def test_a_cache_does_not_run_without_its_password(
+        self, image: Image, tmp_path: Path, unusable: str
+    ) -> None:
+        if image.answers["cache"] not in CACHES:
+            pytest.skip("this service has no cache")
+        service = tmp_path / "orders-api"
+        shutil.copytree(image.service, service)
+        password = service / "secrets" / "cache_password"
+        if unusable == "empty":
+            password.write_text("")
+        else:
+            # As after `umask 077`: only the user who made it can read it.
+            password.chmod(0o600)
+        with composed(service, "compose.prod.yaml", HOST_PORT="0", **image.environment) as project:
+            with pytest.raises(DockerError, match="cache-1 (is unhealthy|exited)"):
+                project.compose("up", "--detach", "--wait", "cache")
+            printed = project.compose("logs", "--no-color", "cache")
+        assert "Ready to accept connections" not in printed
+        assert "cache_password" in printed
 
     def test_without_one_of_its_secrets_it_does_not_start_and_names_the_file(
         self, image: Image, tmp_path: Path
