@@ -2,6 +2,7 @@
 
 import itertools
 import json
+import re
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -123,6 +124,12 @@ class Image:
         docker("image", "rm", "--force", self.tag)
 
 
+def addresses(service: Path) -> dict[str, str]:
+    """Return the variables of `.env.example` with the addresses of the database and the cache."""
+    example = (service / ".env.example").read_text()
+    return dict(re.findall(r"^(\w+_URL)=(\S+)$", example, re.MULTILINE))
+
+
 def make_secrets(service: Path) -> list[Path]:
     """Run the commands of the page's "Once on the server", and return the files that they made, if any."""
     for block in shell(service_section(service, "Once on the server")):
@@ -167,6 +174,9 @@ class Stack:
         def check() -> None:
             answer = self.ask("GET", path)
             assert (answer.status_code, answer.json()) == (200, item)
+            if self.answers["database"] in DATABASES and self.answers["cache"] in CACHES:
+                # The request that uses the cache.
+                assert self.ask("GET", "/items/count").status_code == 200
 
         check()
         return check

@@ -15,6 +15,7 @@ from harness.matrix import DEFAULTS, Answers, has, label, values
 from harness.pages import commands
 from harness.ports import reserved_port
 from harness.running import run
+from harness.stacks import addresses
 from tests.conftest import RenderTo
 
 pytestmark = [pytest.mark.project, pytest.mark.usefixtures("newest_python")]
@@ -53,9 +54,8 @@ def whole(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Servi
     folder = owners.own(installed(**answers))
     lines = commands(folder, "Run")
     start = [line for line in lines if line.startswith("docker compose up")]
-    exports = dict(re.findall(r"^export (\w+)=(.*)$", "\n".join(lines), re.MULTILINE))
     if not start:
-        yield Service(folder, answers, exports)
+        yield Service(folder, answers, {})
         return
     with ExitStack() as held:
         ports = {
@@ -64,10 +64,12 @@ def whole(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Servi
         }
         project = held.enter_context(composed(folder, "compose.yaml", **ports))
         project.compose(*start[0].split()[2:])
-        # The page names the default ports, which another test run may hold.
+        # .env.example has the default ports, which another test run may hold.
         own = {"DATABASE_URL": ports["DATABASE_HOST_PORT"], "CACHE_URL": ports["CACHE_HOST_PORT"]}
-        addresses = {name: re.sub(r":\d+(?=/|$)", f":{own[name]}", url) for name, url in exports.items()}
-        yield Service(folder, answers, addresses)
+        on_own_ports = {
+            name: re.sub(r":\d+(?=/|$)", f":{own[name]}", url) for name, url in addresses(folder).items()
+        }
+        yield Service(folder, answers, on_own_ports)
 
 
 @pytest.fixture
@@ -144,7 +146,7 @@ from pydantic import BaseModel
 from sqlalchemy import bindparam, select
 
 from app import models
-from app.database import DatabaseDep, SessionDep
+from app.database import DatabaseDep
 
 router = APIRouter(prefix="/authors", tags=["authors"])
 
@@ -166,11 +168,11 @@ class Author(BaseModel):
 
 
 @router.post("", status_code=201)
-async def create_author(new: NewAuthor, session: SessionDep) -> Author:
+async def create_author(new: NewAuthor, database: DatabaseDep) -> Author:
     books = [models.Book(title=title) for title in new.titles]
     author = models.Author(name=new.name, books=books)
-    session.add(author)
-    await session.flush()
+    async with database.session() as session:
+        session.add(author)
     return Author(id=author.id, name=author.name)
 
 

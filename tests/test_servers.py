@@ -33,6 +33,7 @@ from harness.running import (
     variables,
     without_uv_run,
 )
+from harness.stacks import addresses
 from harness.waiting import until
 from tests.conftest import Render
 
@@ -398,8 +399,7 @@ def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
             return re.sub(r"(127\.0\.0\.1):\d+", rf"\1:{port}", url)
 
         def data_servers(service: Path) -> dict[str, str]:
-            printed = "\n".join(commands(service, "Run"))
-            needed = dict(re.findall(r"^export (\w+_URL)=(\S+)$", printed, re.MULTILINE))
+            needed = addresses(service)
             for variable, url in needed.items():
                 if url not in running:
                     running[url] = start(variable, url, service)
