@@ -60,12 +60,11 @@ EQUIPMENT = '''"""Equips the application with what every service needs."""
 
 from fastapi import FastAPI
 
-from app import health, logs
+from app import health
 
 
 def equip(app: FastAPI) -> None:
-    """Add the log of each request, and the probes."""
-    app.add_middleware(logs.LogMiddleware)
+    """Add the probes."""
     health.add_probes(app)
 '''
 
@@ -229,11 +228,11 @@ def split_a_module(template: Path) -> None:
     """Move lines of app/factory.py into a module of their own."""
     replace(
         template / FACTORY,
-        r"^    app\.add_middleware\(logs\.LogMiddleware\)\n    health\.add_probes\(app\)$",
+        r"^    health\.add_probes\(app\)$",
         "    equip(app)",
     )
-    imports = "from app import errors, logs\nfrom app.equipment import equip"
-    replace(template / FACTORY, r"^from app import errors, health, logs$", imports)
+    imports = "from app import logs\nfrom app.equipment import equip"
+    replace(template / FACTORY, r"^from app import health, logs$", imports)
     write(template / "template/{{ with_package }}/app/equipment.py", EQUIPMENT)
 
 

@@ -207,7 +207,7 @@ class TestProduction:
             # As after `umask 077`: only the user who made it can read it.
             password.chmod(0o600)
         with composed(service, "compose.prod.yaml", HOST_PORT="0", **image.environment) as project:
-            with pytest.raises(DockerError, match="cache-1 (is unhealthy|exited)"):
+            with pytest.raises(DockerError, match=r"cache-1 (is unhealthy|exited)"):
                 project.compose("up", "--detach", "--wait", "cache")
             printed = project.compose("logs", "--no-color", "cache")
         assert "Ready to accept connections" not in printed

@@ -37,6 +37,14 @@ def texts(services: Services) -> Texts:
 
 
 ALWAYS = {
+    "app/__init__.py",
+    "app/access_log.py",
+    "app/errors.py",
+    "app/event_streams.py",
+    "app/logging.json",
+    "app/logs.py",
+    "app/request_log.py",
+    "app/service.py",
     ".copier-answers.yml",
     ".dockerignore",
     ".editorconfig",
@@ -62,7 +70,7 @@ ALWAYS = {
     "tests/test_request_log.py",
     "tests/websocket_client.py",
 }
-IN_EACH_LAYOUT = ("access_log.py", "errors.py", "event_streams.py", "logging.json", "logs.py", "request_log.py", "service.py")
+
 WITH_DATABASE = {
     "app/database.py",
     "app/engine.py",
@@ -80,7 +88,6 @@ BY_ANSWER = {
     ("layout", "package"): {
         f"app/{name}"
         for name in (
-            "__init__.py",
             "factory.py",
             "health.py",
             "items.py",
@@ -88,10 +95,9 @@ BY_ANSWER = {
             "main.py",
             "runtime_settings.py",
             "settings.py",
-            *IN_EACH_LAYOUT,
         )
     },
-    ("layout", "single-file"): {"main.py", *IN_EACH_LAYOUT},
+    ("layout", "single-file"): {"main.py"},
     ("package_manager", "pip"): {"requirements.txt", "requirements-dev.txt"},
     ("package_manager", "uv"): {"uv.lock"},
     ("server", "gunicorn"): {"gunicorn.conf.py"},

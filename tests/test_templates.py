@@ -292,7 +292,7 @@ def test_a_second_source_of_a_file_is_noticed() -> None:
 
 
 # Names that decide where a file is rendered to, and not whether it is rendered.
-PLACES = {"{{ code }}", "{{ _copier_conf.answers_file }}.jinja"}
+PLACES = {"{{ _copier_conf.answers_file }}.jinja"}
 
 
 def test_a_condition_is_a_folder_of_its_own_and_the_name_of_a_fact() -> None:

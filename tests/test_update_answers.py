@@ -57,7 +57,7 @@ CHANGES = list(changes())
 
 # The only changes that cause a conflict in the service of a typical owner, or of an owner who wrote nothing:
 # the code that owners were told to move conflicts with the code of the package.
-CONFLICTS = {"layout-single-file-package": {"app/main.py", "app/logging.json"}}
+CONFLICTS = {"layout-single-file-package": {"app/main.py"}}
 
 
 def in_groups(found: list[Change]) -> list[Any]:
@@ -107,8 +107,8 @@ EDITED = {
     ("database", "postgresql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("database", "mysql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("cache", "redis"): {"app/cache.py"},
-    ("layout", "single-file"): {"main.py", "logs.py", "errors.py", "logging.json"},
-    ("layout", "package"): {"app/main.py", "app/settings.py", "app/items.py", "app/logs.py"},
+    ("layout", "single-file"): {"main.py"},
+    ("layout", "package"): {"app/main.py", "app/settings.py", "app/items.py"},
 }
 
 

@@ -173,7 +173,7 @@ def test_a_single_file_gets_a_database_only_as_a_package(copier_fastapi: Path, t
     assert done.returncode == 0, done.stderr
     assert (service / "app" / "database.py").exists()
     assert owners.deleted(service) == []
-    assert owners.conflicts(service) == {"app/main.py", "app/logging.json"}
+    assert owners.conflicts(service) == {"app/main.py"}
     assert "async def read_order" in (service / "app" / "main.py").read_text()
 
 

@@ -10,9 +10,9 @@ from fastapi.websockets import WebSocket, WebSocketDisconnect
 from httpx2 import ASGITransport, AsyncClient
 from websocket_client import WebSocketClient
 
-from {{ module_prefix }}errors import Unavailable
-from {{ module_prefix }}logs import JsonFormatter, formatter
-from {{ module_prefix }}service import Service
+from app.errors import Unavailable
+from app.logs import JsonFormatter, formatter
+from app.service import Service
 
 
 def client_of(service: Service) -> AsyncClient:

@@ -8,8 +8,8 @@ from fastapi.middleware import Middleware
 from fastapi.routing import APIRoute
 from starlette.types import ASGIApp
 
-from {{ module_prefix }}errors import HANDLERS, UnhandledErrors
-from {{ module_prefix }}request_log import RequestLog
+from app.errors import HANDLERS, UnhandledErrors
+from app.request_log import RequestLog
 
 
 class Service(FastAPI):

@@ -5,7 +5,7 @@ from fastapi import FastAPI
 from httpx2 import ASGITransport, AsyncClient
 from pydantic import BaseModel
 
-from {{ module_prefix }}errors import HANDLERS, Unavailable
+from app.errors import HANDLERS, Unavailable
 
 
 class Order(BaseModel):

@@ -3,7 +3,7 @@ import logging
 
 import pytest
 
-from {{ module_prefix }}logs import JsonFormatter
+from app.logs import JsonFormatter
 
 
 def test_a_traceback_stays_in_one_line(caplog: pytest.LogCaptureFixture) -> None:

@@ -7,7 +7,7 @@ import time
 from typing import NamedTuple
 from urllib.parse import quote
 
-from {{ module_prefix }}logs import JsonFormatter, utc
+from app.logs import JsonFormatter, utc
 
 logger = logging.getLogger("access")
 

@@ -9,10 +9,10 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from {{ module_prefix }}access_log import AccessLog, Served
-from {{ module_prefix }}errors import internal_server_error, run_lifespan
-from {{ module_prefix }}event_streams import EVENT_STREAM, EventStreams
-from {{ module_prefix }}logs import request_id
+from app.access_log import AccessLog, Served
+from app.errors import internal_server_error, run_lifespan
+from app.event_streams import EVENT_STREAM, EventStreams
+from app.logs import request_id
 
 logger = logging.getLogger(__name__)
 
