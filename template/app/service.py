@@ -16,6 +16,8 @@ class Service(FastAPI):
     """FastAPI with request ids and access lines, JSON errors and short operation ids."""
 
     def __init__(self, **options: Any) -> None:
+        # Routers that were included without options, by the id of the route that FastAPI made of each.
+        self.included: dict[int, APIRouter] = {}
         defaults: dict[str, Any] = {
             "exception_handlers": HANDLERS,
             "generate_unique_id_function": operation_id,
@@ -26,32 +28,47 @@ class Service(FastAPI):
         super().__init__(**(defaults | options))
 
     def build_middleware_stack(self) -> ASGIApp:
+        self.flatten()
         return RequestLog(super().build_middleware_stack())
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
-        """Add the routes of a plain router to the application itself.
+        super().include_router(router, **options)
+        if not options:
+            self.included[id(self.routes[-1])] = router
 
-        FastAPI would match each request to the routes of an included router twice. Include a
-        router when it has all its routes.
+    def flatten(self) -> None:
+        """Put the routes of each plain router in its place, when the service starts.
+
+        FastAPI would match each request to the routes of an included router twice.
         """
-        if options or not is_plain(router):
-            super().include_router(router, **options)
-            return
-        for route in router.routes:
-            route_options = {name: getattr(route, name) for name in ROUTE_OPTIONS}
-            self.add_api_route(**route_options)
+        routes = [*self.routes]
+        self.routes.clear()
+        for route in routes:
+            router = self.included.get(id(route))
+            if router and is_plain(router):
+                for plain in router.routes:
+                    options = {name: getattr(plain, name) for name in ROUTE_OPTIONS}
+                    self.router.add_api_route(**options, route_class_override=APIRoute)
+            else:
+                self.routes.append(route)
 
 
-ROUTE_OPTIONS = [*inspect.signature(FastAPI.add_api_route).parameters][1:]
+ROUTE_OPTIONS = {*inspect.signature(APIRouter.add_api_route).parameters} - {
+    "self",
+    "route_class_override",
+}
 
 
 def is_plain(router: APIRouter) -> bool:
-    """Tell whether a router has nothing but HTTP routes."""
+    """Tell whether a router has nothing but HTTP routes that can be added once more."""
     return (
         type(router) is APIRouter
-        and all(type(route) is APIRoute for route in router.routes)
-        and type(router.lifespan_context) is type(APIRouter().lifespan_context)
-        and not (router.on_startup or router.on_shutdown)
+        and all(
+            type(route) is APIRoute and not route.stream_item_type
+            for route in router.routes
+        )
+        and not router.form_limits
+        and not getattr(router, "_frontend_routes", True)
     )
 
 
