@@ -1,7 +1,8 @@
 """Follows a page step by step, as a reader does in the folder of a service.
 
-A fenced block below a line that ends with "Create `FILE`:", "Add to `FILE`:" or "Change `FILE`:" is a file,
-lines of it, or a diff. A block of shell without such a line is run. Blocks of text and console are not typed.
+A fenced block is a file below a line that ends with "Create `FILE`:" or "Replace `FILE`:", the lines to add below
+"Add to `FILE`:", and a diff below "Change `FILE`:". A block of shell without such a line is run. Blocks of text
+and console are not typed.
 """
 
 import ast
@@ -19,7 +20,7 @@ SHOWN = {"text", "console"}
 
 FENCED = re.compile(r"^```(\w+)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 FENCE = re.compile(r"^\s*(```|~~~)", re.MULTILINE)
-DIRECTION = re.compile(r"\b(Create|Add to|Change) `([^`\n]+)`:\n\n\Z")
+DIRECTION = re.compile(r"\b(Create|Replace|Add to|Change) `([^`\n]+)`:\n\n\Z")
 
 
 class Step(NamedTuple):
@@ -72,6 +73,10 @@ def take(step: Step, service: Path, **environment: str) -> str:
         case "Create":
             assert not file.exists(), f"{step.file} exists"
             file.parent.mkdir(parents=True, exist_ok=True)
+            file.write_text(step.text)
+            in_order(service, step.file)
+        case "Replace":
+            assert file.exists(), f"{step.file} does not exist"
             file.write_text(step.text)
             in_order(service, step.file)
         case "Add to":

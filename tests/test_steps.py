@@ -59,6 +59,12 @@ It prints:
 ```text
 LANGUAGE=fr
 ```
+
+Replace `.env`:
+
+```shell
+LANGUAGE=de
+```
 '''
 
 RESULT = '''"""Greetings."""
@@ -83,6 +89,7 @@ def test_a_page_is_followed_in_its_order(tmp_path: Path) -> None:
     (tmp_path / "ruff.toml").write_text('lint.select = ["I"]')
     printed = follow(PAGE, tmp_path, PLACE="Paris")
     assert (tmp_path / "app" / "greetings.py").read_text() == RESULT
+    assert (tmp_path / ".env").read_text() == "LANGUAGE=de\n"
     assert printed == "PORT=8000\nLANGUAGE=fr\nParis\n"
     # Patch leaves no copy of the file before.
     assert [path.name for path in (tmp_path / "app").iterdir()] == ["greetings.py"]
@@ -122,6 +129,7 @@ DIFF = """Change `a.txt`:
     [
         ("Create `a.txt`:\n\n```text\nOne\n```\n", "a.txt exists"),
         ("Add to `b.txt`:\n\n```text\nOne\n```\n", "b.txt does not exist"),
+        ("Replace `b.txt`:\n\n```text\nOne\n```\n", "b.txt does not exist"),
         (DIFF.format(name="a.txt", before="Zero"), "FAILED"),
         (DIFF.format(name="b.txt", before="One"), "the diff of a.txt changes"),
         ("```shell\nfalse\ntrue\n```\n", "ended with 1"),
