@@ -15,6 +15,7 @@ from tests.conftest import Render, RenderTo
 
 PAGE = page("docs/first-resource.md")
 CACHED = "5. Cache what is slow"
+WITH_DATABASE = [answers for answers in DATA if answers["database"] in DATABASES]
 
 
 def followed(service: Path, answers: Answers, text: str = PAGE, **environment: str) -> None:

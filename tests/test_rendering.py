@@ -70,7 +70,6 @@ ALWAYS = {
     "tests/test_request_log.py",
     "tests/websocket_client.py",
 }
-
 WITH_DATABASE = {
     "app/database.py",
     "app/engine.py",
