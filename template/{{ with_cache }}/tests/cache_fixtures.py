@@ -25,7 +25,7 @@ def cache_url() -> Generator[None]:
 @pytest.fixture
 async def cache(cache_url: None) -> AsyncGenerator[Cache]:
     """An empty cache, which the application has too."""
-    async with open_cache(Settings()) as cache:
+    async with open_cache(Settings.read()) as cache:
         try:
             await cache.client.flushdb()
         except RedisError as error:

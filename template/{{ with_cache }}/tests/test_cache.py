@@ -60,7 +60,7 @@ async def test_while_the_cache_is_away_the_source_is_read_and_that_is_logged_onc
     # Nothing listens on port 1.
     monkeypatch.setenv("CACHE_URL", "redis://127.0.0.1:1")
     source = Source("red")
-    async with open_cache(Settings()) as away:
+    async with open_cache(Settings.read()) as away:
         for _ in range(3):
             async with away.changing("lamp"):
                 assert await away.read("lamp", source.load) == "red"

@@ -27,7 +27,7 @@ async def migrated(anyio_backend: str) -> AsyncGenerator[None]:
 
 @pytest.fixture(scope="session")
 async def engine(migrated: None) -> AsyncGenerator[AsyncEngine]:
-    reading, writing = create_engines(Settings())
+    reading, writing = create_engines(Settings.read())
     yield writing
     await reading.dispose()
     await writing.dispose()
