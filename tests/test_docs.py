@@ -204,7 +204,8 @@ OF_THE_SERVERS = {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "PORT", "UVICORN_POR
 
 def settings_of(service: Path) -> set[str]:
     """Return the variables that a service reads its settings from."""
-    code = service / ("app/runtime_settings.py" if (service / "app").exists() else "main.py")
+    of_a_package = service / "app" / "runtime_settings.py"
+    code = of_a_package if of_a_package.exists() else service / "main.py"
     [settings] = [
         node
         for node in ast.parse(code.read_text()).body
