@@ -68,6 +68,8 @@ ALWAYS = {
     "tests/test_logs.py",
     "tests/test_main.py",
     "tests/test_request_log.py",
+    "tests/test_unhandled_errors.py",
+    "tests/test_websockets.py",
     "tests/websocket_client.py",
 }
 WITH_DATABASE = {

@@ -4,13 +4,8 @@ import logging
 import sys
 
 import pytest
-from fastapi.middleware.cors import CORSMiddleware
-from fastapi.responses import JSONResponse
-from fastapi.websockets import WebSocket, WebSocketDisconnect
 from httpx2 import ASGITransport, AsyncClient
-from websocket_client import WebSocketClient
 
-from app.errors import Unavailable
 from app.logs import JsonFormatter, formatter
 from app.service import Service
 
@@ -87,109 +82,3 @@ async def test_a_handler_of_ones_own_gets_each_request_in_production_too(
         await client.get("/nowhere")
     [message] = [r.getMessage() for r in records if r.name == "access"]
     assert message == "GET /nowhere 404"
-
-
-async def test_an_error_is_a_500_with_the_request_id_and_a_traceback_in_the_log(
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    service = Service()
-
-    @service.get("/")
-    async def fail() -> None:
-        raise RuntimeError
-
-    async with client_of(service) as client:
-        response = await client.get("/", headers={"X-Request-ID": "abc-123"})
-    assert response.status_code == 500
-    assert response.json() == {"detail": "Internal Server Error"}
-    assert response.headers["X-Request-ID"] == "abc-123"
-    [record] = [r for r in caplog.records if r.levelname == "ERROR"]
-    assert "RuntimeError" in JsonFormatter().format(record)
-
-
-async def test_a_handler_of_ones_own_for_exceptions_responds() -> None:
-    service = Service()
-
-    @service.exception_handler(Exception)
-    async def respond(_: object, error: Exception) -> JSONResponse:
-        return JSONResponse({"problem": str(error)}, 500)
-
-    @service.get("/")
-    async def fail() -> None:
-        raise RuntimeError("broken")
-
-    async with client_of(service) as client:
-        response = await client.get("/")
-    assert response.json() == {"problem": "broken"}
-    assert "X-Request-ID" in response.headers
-
-
-async def test_a_500_has_the_headers_of_cors() -> None:
-    service = Service()
-    service.add_middleware(CORSMiddleware, allow_origins=["https://example.com"])
-
-    @service.get("/")
-    async def fail() -> None:
-        raise RuntimeError
-
-    async with client_of(service) as client:
-        response = await client.get("/", headers={"Origin": "https://example.com"})
-    assert response.status_code == 500
-    assert response.headers["Access-Control-Allow-Origin"] == "https://example.com"
-
-
-# WebSockets
-
-
-@pytest.fixture
-def chat() -> Service:
-    """A service with a WebSocket that sends the next text back, or ends for its reason."""
-    service = Service()
-
-    @service.websocket("/chat")
-    async def chat(websocket: WebSocket) -> None:
-        await websocket.accept()
-        text = await websocket.receive_text()
-        if text == "bug":
-            raise RuntimeError
-        if text == "away":
-            raise Unavailable("The translator does not answer.")
-        await websocket.send_text(text)
-
-    return service
-
-
-async def test_a_websocket_has_a_request_id_and_a_line_without_its_query(
-    chat: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO)
-    async with WebSocketClient(chat, "/chat?q=secret", x_request_id="abc-123") as one:
-        await one.send("hello")
-        assert await one.receive() == "hello"
-    assert (b"x-request-id", b"abc-123") in one.accepted["headers"]
-    [record] = [r for r in caplog.records if r.name == "access"]
-    assert record.getMessage() == "WEBSOCKET /chat 101"
-    assert "secret" not in JsonFormatter().format(record)
-
-
-async def test_a_websocket_is_closed_with_1013_where_a_dependency_is_missing(
-    chat: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with WebSocketClient(chat, "/chat") as one:
-        await one.send("away")
-        with pytest.raises(WebSocketDisconnect) as closed:
-            await one.receive()
-    assert closed.value.code == 1013
-    assert closed.value.reason == "The translator does not answer."
-
-
-async def test_a_websocket_is_closed_with_1011_after_an_error_which_is_logged(
-    chat: Service, caplog: pytest.LogCaptureFixture
-) -> None:
-    async with WebSocketClient(chat, "/chat") as one:
-        await one.send("bug")
-        with pytest.raises(WebSocketDisconnect) as closed:
-            await one.receive()
-    assert closed.value.code == 1011
-    [record] = [r for r in caplog.records if r.levelname == "ERROR"]
-    assert "RuntimeError" in JsonFormatter().format(record)
