@@ -131,6 +131,11 @@ def test_no_file_has_scars_of_removed_lines(texts: Texts) -> None:
         assert "\n" * (allowed + 2) not in text, f"{path} has more than {allowed} empty lines in a row"
 
 
+def test_no_module_of_a_default_service_is_longer_than_120_lines(render: Render) -> None:
+    for path in render().rglob("*.py"):
+        assert len(path.read_text().splitlines()) <= 120, path
+
+
 def test_every_file_parses(texts: Texts) -> None:
     parsers: dict[str, Callable[[str], object]] = {
         ".json": json.loads,
