@@ -1,8 +1,8 @@
 """Follows a page step by step, as a reader does in the folder of a service.
 
-A fenced block is a file below a line that ends with "Create `FILE`:" or "Replace `FILE`:". It is lines of a file
-below "Add to `FILE`:", and a diff below "Change `FILE`:". A block of shell without such a line is run. Blocks of
-text and console are not typed.
+A fenced block is a file below a line that ends with "Create `FILE`:" or "Replace `FILE`:". It is lines to add
+to a file below "Add to `FILE`:", and a diff below "Change `FILE`:". A block of shell without such a line is
+run. Blocks of text and console are not typed.
 """
 
 import ast

@@ -1,5 +1,6 @@
 """Tests that docs/first-resource.md can be followed with each database, with and without a cache."""
 
+import re
 from pathlib import Path
 
 import pytest
@@ -52,9 +53,7 @@ def test_a_first_resource_is_written_as_the_page_says(answers: Answers, render: 
 
         # The migrations do what the page says, and nothing else.
         added = calls(migration(service, "Authors and books"))
-        assert added.pop("create_index") == 1
-        assert added.pop("drop_index", 0) <= 1
-        assert added == {"create_table": 2, "drop_table": 2}
+        assert added == {"create_table": 2, "create_index": 1, "drop_table": 2}
         pages = migration(service, "Books have pages")
         assert calls(pages) == {"add_column": 1, "drop_column": 1}
         assert pages.count('server_default="0"') == 1
@@ -108,7 +107,7 @@ def test_a_first_resource_takes_the_place_of_the_example(render: Render) -> None
         follow(text.replace(section(text, "After the first deployment"), ""), service, **environment)
         followed(service, answers, **environment)
         # The history begins with tables of the service's own.
-        assert "down_revision = None" in migration(service, "Authors and books")
+        assert re.search(r"^down_revision: .* = None$", migration(service, "Authors and books"), re.MULTILINE)
         with serving(service) as process:
             assert process.get("/items").status_code == 404
             assert process.get("/authors").json() == []
