@@ -326,7 +326,10 @@ def serve(environment: dict[str, str], port: int) -> Iterator[Callable[[str, Pat
 # Pages whose commands need situations that other tests create: older services, and databases with rows.
 FOLLOWED_ELSEWHERE = {
     "docs/updating.md": "harness/updates.py",
-    "docs/databases.md": "tests/test_databases_page.py",
+    "docs/databases.md": "tests/test_database_pages.py",
+    "docs/operate-databases.md": "tests/test_database_pages.py",
+    "docs/first-resource.md": "tests/test_first_resource.py",
+    "docs/replace-the-example.md": "tests/test_replace_the_example.py",
 }
 
 

@@ -6,7 +6,7 @@ import pytest
 
 from harness.clones import git
 from harness.development import development, in_git
-from harness.matrix import Answers, label
+from harness.matrix import Answers, label, values
 from harness.pages import page, part, section
 from harness.running import run, serving
 from harness.stacks import DATA_ONCE, DATABASES
@@ -16,10 +16,11 @@ from tests.conftest import Render
 PAGE = page("docs/replace-the-example.md")
 ENDPOINTS = section(PAGE, "Delete the endpoints")
 TABLE = part(PAGE, "Delete the table")
+SINGLE_FILE = section(PAGE, "A single file")
 WAYS = ("Before the first deployment", "After the first deployment")
 
-ALONE: Answers = {"database": "none", "cache": "none"}
-WITHOUT_DATABASE = [pytest.param(ALONE, id=label(ALONE))] + [
+WITHOUT_CONTAINERS: list[Answers] = [{"layout": layout} for layout in values("layout")]
+WITHOUT_DATABASE = [pytest.param(answers, id=label(answers)) for answers in WITHOUT_CONTAINERS] + [
     pytest.param(answers, id=label(answers), marks=pytest.mark.docker)
     for answers in DATA_ONCE
     if answers["database"] not in DATABASES
@@ -28,7 +29,7 @@ WITH_DATABASE = [answers for answers in DATA_ONCE if answers["database"] in DATA
 
 
 def test_every_step_of_the_page_is_in_a_section_that_a_test_follows() -> None:
-    followed = [ENDPOINTS, TABLE, *(section(PAGE, way) for way in WAYS)]
+    followed = [ENDPOINTS, TABLE, *(section(PAGE, way) for way in WAYS), SINGLE_FILE]
     assert [step for text in followed for step in steps(text)] == steps(PAGE)
 
 
@@ -57,7 +58,8 @@ def test_a_service_without_the_endpoints_of_the_example_passes_its_checks(
 ) -> None:
     service = in_git(render(**answers))
     with development(service, answers) as environment:
-        follow(ENDPOINTS, service, **environment)
+        in_a_file = answers.get("layout") == "single-file"
+        follow(SINGLE_FILE if in_a_file else ENDPOINTS, service, **environment)
         assert names_of_the_example(service) == []
         with serving(service) as process:
             assert process.get("/").status_code == process.get("/items/5").status_code == 404

@@ -1,21 +1,31 @@
-"""Tests that docs/databases.md can be followed with each database, by running its blocks unchanged."""
+"""Tests that docs/databases.md and docs/operate-databases.md can be followed with each database."""
 
 import re
 import shutil
-import socket
 from collections.abc import Iterator
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from harness.clones import ENVIRONMENT, commit, git, run
-from harness.containers import composed, docker, unique
-from harness.matrix import DEFAULTS, values
-from harness.pages import blocks, page, part, shell
+from harness.clones import commit, git
+from harness.containers import docker, unique
+from harness.development import development, in_git
+from harness.matrix import Answers, label
+from harness.pages import page, part, section, shell
+from harness.ports import reserved_port
+from harness.running import run
+from harness.stacks import DATA_ONCE, DATABASE_SERVERS, DATABASES, make_secrets
+from harness.steps import follow, steps
 from tests.conftest import Render, RenderTo
 
+USE = page("docs/databases.md")
+OPERATE = page("docs/operate-databases.md")
+
 TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
+
+# It needs no container.
+ALONE: Answers = {"database": "sqlite", "cache": "none"}
 
 # A migration as somebody would write it by hand. The page has Alembic write another one.
 EXPANDS = """
@@ -31,79 +41,38 @@ def upgrade() -> None:
 """
 
 
-def below(title: str) -> str:
-    """Return what stands below a heading of the page, up to the next one of any level."""
-    return part(page("docs/databases.md"), title)
+def test_every_step_of_the_page_on_use_is_in_the_section_that_a_test_follows() -> None:
+    assert steps(USE) == steps(section(USE, "Change a model"))
 
 
-def test_every_command_of_the_page_is_in_a_section_that_a_test_runs() -> None:
-    assert TITLES.keys() == {*values("database")} - {"none"}
-    typed = ("Change a model", "Deploy it", "A change while the service runs", *TITLES.values())
-    assert shell(page("docs/databases.md")) == [
+def test_every_command_of_the_page_on_operation_is_in_a_section_that_a_test_runs() -> None:
+    assert TITLES.keys() == {*DATABASES}
+    run = ("Deploy", "A change while the service runs", *TITLES.values())
+    assert [step.text for step in steps(OPERATE)] == [
         block
-        for title in re.findall(r"^##+ (.*)$", page("docs/databases.md"), re.MULTILINE)
-        if title in typed
-        for block in shell(below(title))
+        for title in re.findall(r"^##+ (.*)$", OPERATE, re.MULTILINE)
+        if title in run
+        for block in shell(part(OPERATE, title))
     ]
-
-
-def free_port() -> str:
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return str(server.getsockname()[1])
-
-
-def typed(script: str, service: Path, **environment: str) -> str:
-    """Run commands that must succeed, and return what they print."""
-    done = run("bash", "-ec", script, cwd=service, env=ENVIRONMENT | environment)
-    assert done.returncode == 0, f"{script}\n{done.stdout}\n{done.stderr}"
-    return done.stdout + done.stderr
-
-
-def in_git(service: Path) -> Path:
-    git(service, "init", "--quiet")
-    commit(service, "Start from copier-fastapi")
-    return service
 
 
 # A change of a model
 
 
-@pytest.fixture
-def development(request: pytest.FixtureRequest, render: Render) -> Iterator[tuple[Path, dict[str, str]]]:
-    """A service in git, and the variables with the address of its database for development."""
-    service = in_git(render(database=request.param))
-    address = re.search(
-        r"^export (DATABASE_URL)=(.*:)(\d+)(/.*)$", (service / "DEVELOPMENT.md").read_text(), re.M
-    )
-    if not address:
-        yield service, {}
-        return
-    port = free_port()
-    with composed(service, "compose.yaml", DATABASE_HOST_PORT=port) as project:
-        project.compose("up", "--detach", "--wait", "database")
-        yield service, {address[1]: f"{address[2]}{port}{address[4]}"}
-
-
 @pytest.mark.project
+@pytest.mark.usefixtures("newest_python")
 @pytest.mark.parametrize(
-    "development",
-    ["sqlite", *(pytest.param(name, marks=pytest.mark.docker) for name in ("postgresql", "mysql"))],
-    indirect=True,
+    "answers",
+    [
+        pytest.param(answers, id=label(answers), marks=[] if answers == ALONE else pytest.mark.docker)
+        for answers in DATA_ONCE
+        if answers["database"] in DATABASES
+    ],
 )
-def test_a_model_is_changed_as_the_page_says(
-    development: tuple[Path, dict[str, str]], tmp_path: Path
-) -> None:
-    service, environment = development
-    version = str(DEFAULTS["python_version"])
-    if run("uv", "python", "find", "--no-project", "--no-python-downloads", version, cwd=tmp_path).returncode:
-        pytest.skip(f"this machine has no Python {version}")
-    for language, block in blocks(below("Change a model")):
-        if language == "diff":
-            (tmp_path / "edit.diff").write_text(block)
-            git(service, "apply", str(tmp_path / "edit.diff"))
-        else:
-            assert language == "shell"
-            typed(block, service, **environment)
+def test_a_model_is_changed_as_the_page_says(answers: Answers, render: Render) -> None:
+    service = in_git(render(**answers))
+    with development(service, answers) as environment:
+        follow(section(USE, "Change a model"), service, **environment)
     changed = git(service, "show", "--name-only", "--format=", "HEAD").split()
     [migration] = [name for name in changed if name.startswith("migrations/versions/")]
     assert {*changed} == {"app/items.py", "app/models.py", "tests/test_items.py", migration}
@@ -116,18 +85,17 @@ def test_a_model_is_changed_as_the_page_says(
 
 
 class Deployed:
-    """Runs a service in production as its pages and docs/databases.md say, on a free port."""
+    """Runs a service in production as its pages and docs/operate-databases.md say, on this port."""
 
-    def __init__(self, service: Path, database: str) -> None:
+    def __init__(self, service: Path, database: str, port: int) -> None:
         self.service = service
         self.database = database
         self.name = service.name
-        port = free_port()
         self.url = f"http://127.0.0.1:{port}"
-        self.environment = {"HOST_PORT": port}
+        self.environment = {"HOST_PORT": str(port)}
 
     def typed(self, block: str) -> str:
-        return typed(block.replace("orders-api", self.name), self.service, **self.environment)
+        return run(block.replace("orders-api", self.name), self.service, **self.environment)
 
     def request(self, method: str, path: str, **options: object) -> httpx2.Response:
         return httpx2.request(method, self.url + path, timeout=30, **options)  # type: ignore[arg-type]
@@ -166,23 +134,23 @@ def deployed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Deployed]:
     service = render_to(tmp_path_factory.mktemp("deployed") / unique("orders"), database=request.param)
-    deployed = Deployed(in_git(service), request.param)
-    secrets = re.search(r"^```shell\n(mkdir .*?)^```$", (service / "DEPLOYMENT.md").read_text(), re.M | re.S)
-    assert bool(secrets) == (request.param != "sqlite")
-    try:
-        if secrets:
-            deployed.typed(secrets[1])
-        for block in shell(below("Deploy it")):
-            deployed.typed(block)
-        yield deployed
-    finally:
-        deployed.remove()
-        shutil.rmtree(service / "secrets", ignore_errors=True)
+    with reserved_port() as port:
+        assert port
+        deployed = Deployed(in_git(service), request.param, port)
+        try:
+            secrets = make_secrets(service)
+            assert bool(secrets) == (request.param in DATABASE_SERVERS)
+            for block in shell(part(OPERATE, "Deploy")):
+                deployed.typed(block)
+            yield deployed
+        finally:
+            deployed.remove()
+            shutil.rmtree(service / "secrets", ignore_errors=True)
 
 
 @pytest.mark.docker
 def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
-    backup, restore = shell(below(TITLES[deployed.database]))
+    backup, restore = shell(part(OPERATE, TITLES[deployed.database]))
     lamp = deployed.created("lamp")
     before = deployed.items()
     deployed.typed(backup)
@@ -197,8 +165,8 @@ def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
 
 @pytest.mark.docker
 def test_a_release_answers_before_and_after_the_migration_of_the_next(deployed: Deployed) -> None:
-    migrate, roll_back = shell(below("A change while the service runs"))
-    [deploy] = shell(below("Deploy it"))
+    migrate, roll_back = shell(part(OPERATE, "A change while the service runs"))
+    [deploy] = shell(part(OPERATE, "Deploy"))
     old = deployed.release()
     (deployed.service / "migrations" / "versions" / "0002_price.py").write_text(EXPANDS)
     commit(deployed.service, "Items have a price")
