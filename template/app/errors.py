@@ -9,7 +9,7 @@ from fastapi.encoders import jsonable_encoder
 from fastapi.exceptions import RequestValidationError
 from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
-from fastapi.websockets import WebSocket, WebSocketDisconnect
+from fastapi.websockets import WebSocket, WebSocketDisconnect, WebSocketState
 from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
@@ -32,12 +32,22 @@ async def answer_invalid(_: HTTPConnection, error: RequestValidationError) -> Re
 async def answer_unavailable(
     connection: HTTPConnection, error: Unavailable
 ) -> Response | None:
-    """Respond with 503, or close a WebSocket with 1013, Try Again Later."""
+    """Respond with 503, or close an open WebSocket with 1013, Try Again Later."""
     logger.warning("%s %r", error, error.__cause__)
-    if isinstance(connection, WebSocket):
+    response = JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+    if not isinstance(connection, WebSocket):
+        return response
+    opening = connection.application_state is WebSocketState.CONNECTING
+    if opening and takes_response(connection.scope):
+        await connection.send_denial_response(response)
+    else:
         await connection.close(1013, str(error))
-        return None
-    return JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+    return None
+
+
+def takes_response(scope: Scope) -> bool:
+    """Tell whether the server can send a response in place of opening a WebSocket."""
+    return "websocket.http.response" in scope.get("extensions", {})
 
 
 def internal_server_error() -> Response:
@@ -76,14 +86,14 @@ class UnhandledErrors:
         except Exception:
             # The application has a handler for Exception of its own, or it is too late to respond.
             if Exception in scope["app"].exception_handlers or sent.startswith(
-                ("http.", "lifespan.")
+                ("http.", "websocket.http.", "lifespan.")
             ):
                 raise
             logger.exception("Unhandled error")
-            if scope["type"] == "websocket":
-                await send({"type": "websocket.close", "code": 1011})
-            else:
+            if scope["type"] == "http" or (not sent and takes_response(scope)):
                 await internal_server_error()(scope, receive, send)
+            else:
+                await send({"type": "websocket.close", "code": 1011})
 
 
 def what_to_set(error: ValidationError) -> str:
