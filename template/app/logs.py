@@ -79,7 +79,11 @@ class TextFormatter(logging.Formatter):
 
 
 class WithoutWebSocketPaths(logging.Filter):
-    """Leaves out the server's own lines about WebSockets, because they have the query."""
+    """Leaves out the server's own lines about WebSockets, because they have the query.
+
+    At DEBUG, they have all headers and messages too.
+    """
 
     def filter(self, record: logging.LogRecord) -> bool:
-        return '"WebSocket ' not in str(record.msg)
+        debug = record.levelno <= logging.DEBUG
+        return not debug and '"WebSocket ' not in str(record.msg)
