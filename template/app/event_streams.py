@@ -1,4 +1,4 @@
-"""Ends open event streams when the server is told to stop: it would wait for their clients."""
+"""Ends open event streams and WebSockets when the server is told to stop: it would wait for them."""
 
 import asyncio
 import signal
@@ -7,25 +7,30 @@ from typing import Any
 
 # The header that a response of server-sent events has.
 EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
+# Seconds after which a WebSocket is ended that doesn't notice that the server has closed it.
+PATIENCE = 5
 
 
 class EventStreams:
-    """Keeps the tasks of the event streams that are open."""
+    """Keeps the tasks of the event streams and WebSockets that are open."""
 
     def __init__(self) -> None:
-        self.tasks: set[asyncio.Task[Any]] = set()
+        self.tasks: dict[asyncio.Task[Any], float] = {}
         self.ending = False
 
-    def add(self, task: asyncio.Task[Any]) -> None:
-        self.tasks.add(task)
-        task.add_done_callback(self.tasks.discard)
+    def add(self, task: asyncio.Task[Any], patience: float) -> None:
+        self.tasks[task] = patience
+        task.add_done_callback(lambda done: self.tasks.pop(done, None))
         if self.ending:
-            task.cancel()
+            self.cancel(task)
 
     def end(self) -> None:
         self.ending = True
         for task in self.tasks:
-            task.cancel()
+            self.cancel(task)
+
+    def cancel(self, task: asyncio.Task[Any]) -> None:
+        asyncio.get_running_loop().call_later(self.tasks[task], task.cancel)
 
     def has_ended(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether a task was cancelled here, and not for another reason."""

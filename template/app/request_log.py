@@ -11,13 +11,16 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access_log import AccessLog, Served
 from app.errors import internal_server_error, run_lifespan
-from app.event_streams import EVENT_STREAM, EventStreams
+from app.event_streams import EVENT_STREAM, PATIENCE, EventStreams
 from app.logs import request_id
 
 logger = logging.getLogger(__name__)
 
 # Any other id could forge log lines, or fill the disk.
 VALID_ID = re.compile(rb"[\w.:/+=-]{1,128}")
+
+# The messages that have the status and the headers.
+STARTS = {"http.response.start", "websocket.http.response.start", "websocket.accept"}
 
 
 class RequestLog:
@@ -50,18 +53,21 @@ class RequestLog:
         def send_with_id(message: Message) -> Awaitable[None]:
             nonlocal status, unfinished
             kind = message["type"]
-            if kind == "http.response.body":
-                unfinished = message.get("more_body", False)
-            elif kind == "websocket.close":
-                status = message.get("code", 1000)
-            elif kind != "websocket.send":
+            if kind in STARTS:
                 # An accepted WebSocket has the status 101, Switching Protocols.
                 status = message.get("status", 101)
                 named = (b"x-request-id", identifier.encode())
                 message["headers"] = [*message.get("headers", ()), named]
                 unfinished = kind == "http.response.start"
-                if EVENT_STREAM in message["headers"]:
-                    self.event_streams.add(task)
+                if kind == "websocket.accept":
+                    self.event_streams.add(task, PATIENCE)
+                elif EVENT_STREAM in message["headers"]:
+                    self.event_streams.add(task, 0)
+            elif kind == "websocket.close":
+                # A server refuses a WebSocket with 403 that is closed before it is accepted.
+                status = message.get("code", 1000) if status else 403
+            elif kind != "websocket.send":
+                unfinished = message.get("more_body", False)
             return send(message)
 
         try:
@@ -70,7 +76,8 @@ class RequestLog:
             if not self.event_streams.has_ended(task):
                 raise
             task.uncancel()
-            await send({"type": "http.response.body"})
+            if scope["type"] == "http":
+                await send({"type": "http.response.body"})
         except Exception:
             # The server closes the connection of a response that is cut off, and logs the error.
             if unfinished or scope["type"] != "http":
