@@ -92,7 +92,7 @@ class UnhandledErrors:
             logger.exception("Unhandled error")
             if scope["type"] == "http" or (not sent and takes_response(scope)):
                 await internal_server_error()(scope, receive, send)
-            else:
+            elif sent != "websocket.close":
                 await send({"type": "websocket.close", "code": 1011})
 
 
