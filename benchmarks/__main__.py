@@ -17,6 +17,7 @@ NAMES = {
     "rendering": 9,
     "throughput": 5,
     "database": 5,
+    "cache": 5,
     "images": 5,
     "containers": 5,
     "gunicorn_worker": 5,
