@@ -149,7 +149,9 @@ def named_paths(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_paths_that_a_page_names_exist(name: str, every_path: set[str]) -> None:
-    assert named_paths(page(name)) - every_path == set()
+    # A reader creates some of them.
+    created = set(re.findall(r"\bCreate `([^`\n]+)`:$", page(name), re.MULTILINE))
+    assert named_paths(page(name)) - every_path == created - every_path
 
 
 def test_a_path_is_told_from_other_code() -> None:
