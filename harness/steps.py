@@ -1,8 +1,8 @@
 """Follows a page step by step, as a reader does in the folder of a service.
 
 A fenced block is a file below a line that ends with "Create `FILE`:" or "Replace `FILE`:". It is lines to add
-to a file below "Add to `FILE`:", and a diff below "Change `FILE`:". A block of shell without such a line is
-run. Blocks of text and console are not typed.
+to a file below "Add to `FILE`:", where a class that is there already gets the lines of a class. It is a diff
+below "Change `FILE`:". A block of shell without such a line is run. Blocks of text and console are not typed.
 """
 
 import ast
@@ -102,6 +102,7 @@ def with_lines(text: str, added: str) -> str:
 
 def with_python(source: str, added: str) -> str:
     """Return a module with these imports below its docstring, and with the rest at its end."""
+    source, added = with_classes(source, added)
     lines = added.splitlines(keepends=True)
     imports: list[str] = []
     for node in reversed(ast.parse(added).body):
@@ -114,6 +115,18 @@ def with_python(source: str, added: str) -> str:
     number = (body[0].end_lineno or 0) if body and ast.get_docstring(ast.parse(source)) is not None else 0
     module = "".join([*top[:number], *imports, *top[number:]])
     return f"{module}\n\n{rest}" if rest.strip() else module
+
+
+def with_classes(source: str, added: str) -> tuple[str, str]:
+    """Add lines to the ends of classes that a module has. Return the module, and the lines that are left."""
+    lines = added.splitlines(keepends=True)
+    module = source.splitlines(keepends=True)
+    there = {node.name: node.end_lineno for node in ast.parse(source).body if isinstance(node, ast.ClassDef)}
+    for node in reversed(ast.parse(added).body):
+        if isinstance(node, ast.ClassDef) and (end := there.get(node.name)):
+            module[end - 1] += "\n" + "".join(lines[node.lineno : node.end_lineno])
+            del lines[node.lineno - 1 : node.end_lineno]
+    return "".join(module), "".join(lines)
 
 
 def in_order(service: Path, name: str) -> None:
