@@ -40,7 +40,7 @@ ALWAYS = {
     "app/__init__.py",
     "app/access_log.py",
     "app/errors.py",
-    "app/event_streams.py",
+    "app/open_streams.py",
     "app/logging.json",
     "app/logs.py",
     "app/request_log.py",

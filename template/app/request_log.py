@@ -11,8 +11,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access_log import AccessLog, Served
 from app.errors import internal_server_error, run_lifespan
-from app.event_streams import EVENT_STREAM, PATIENCE, EventStreams
 from app.logs import request_id
+from app.open_streams import EVENT_STREAM, PATIENCE, OpenStreams
 
 logger = logging.getLogger(__name__)
 
@@ -32,11 +32,11 @@ class RequestLog:
     def __init__(self, app: ASGIApp) -> None:
         self.app = app
         self.access_log = AccessLog()
-        self.event_streams = EventStreams()
+        self.open_streams = OpenStreams()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            self.event_streams.end_when_the_server_stops()
+            self.open_streams.end_when_the_server_stops()
             await run_lifespan(self.app, scope, receive, send)
             return
         started_at = time.perf_counter()
@@ -60,9 +60,9 @@ class RequestLog:
                 message["headers"] = [*message.get("headers", ()), named]
                 unfinished = kind == "http.response.start"
                 if kind == "websocket.accept":
-                    self.event_streams.add(task, PATIENCE)
+                    self.open_streams.add(task, PATIENCE)
                 elif EVENT_STREAM in message["headers"]:
-                    self.event_streams.add(task, 0)
+                    self.open_streams.add(task, 0)
             elif kind == "websocket.close":
                 # A server refuses a WebSocket with 403 that is closed before it is accepted.
                 status = message.get("code", 1000) if status else 403
@@ -73,7 +73,7 @@ class RequestLog:
         try:
             await self.app(scope, receive, send_with_id)
         except asyncio.CancelledError:
-            if not self.event_streams.has_ended(task):
+            if not self.open_streams.has_ended(task):
                 raise
             task.uncancel()
             if scope["type"] == "http":

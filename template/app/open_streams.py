@@ -11,7 +11,7 @@ EVENT_STREAM = (b"content-type", b"text/event-stream; charset=utf-8")
 PATIENCE = 5
 
 
-class EventStreams:
+class OpenStreams:
     """Keeps the tasks of the event streams and WebSockets that are open."""
 
     def __init__(self) -> None:
