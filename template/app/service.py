@@ -18,14 +18,15 @@ class Service(FastAPI):
     def __init__(self, **options: Any) -> None:
         # Routers that were included without options, by the id of the route that FastAPI made of each.
         self.included: dict[int, APIRouter] = {}
-        defaults: dict[str, Any] = {
-            "exception_handlers": HANDLERS,
-            "generate_unique_id_function": operation_id,
-            "middleware": [Middleware(UnhandledErrors)],
-            # Otherwise each request looks for an OpenTelemetry SDK, which isn't installed.
-            "telemetry": {"tracing": False, "metrics": False, "logs": False},
-        }
-        super().__init__(**(defaults | options))
+        options.setdefault("generate_unique_id_function", operation_id)
+        # Otherwise each request looks for an OpenTelemetry SDK, which isn't installed.
+        off = {"tracing": False, "metrics": False, "logs": False}
+        options.setdefault("telemetry", off)
+        options["exception_handlers"] = HANDLERS | options.get("exception_handlers", {})
+        # The last one is the innermost.
+        innermost = Middleware(UnhandledErrors)
+        options["middleware"] = [*options.get("middleware", ()), innermost]
+        super().__init__(**options)
 
     def build_middleware_stack(self) -> ASGIApp:
         self.flatten()
