@@ -213,7 +213,7 @@ async def test_an_order_is_read(client: AsyncClient) -> None:
 
 def add_a_route(service: Path) -> None:
     (service / "tests/test_orders.py").write_text(TEST_ORDERS)
-    if (service / "app").exists():
+    if (service / "app/main.py").exists():
         (service / "app/orders.py").write_text(ORDERS)
         include_the_route(service / "app/main.py")
     else:
@@ -228,7 +228,7 @@ def include_the_route(main: Path) -> None:
 
 def delete_the_example(service: Path) -> None:
     (service / "tests/test_items.py").unlink()
-    if (service / "app").exists():
+    if (service / "app/items.py").exists():
         (service / "app/items.py").unlink()
         exclude_the_example(service / "app/main.py")
     else:
@@ -339,11 +339,11 @@ OVERRIDE = """services:
 
 
 def add_routers_middleware_and_a_resource(service: Path) -> None:
-    if not (service / "app").exists():
+    if not (service / "app/main.py").exists():
         add_a_route(service)
         replace(
             service / "main.py",
-            r"^(app\.add_middleware\(logs\.LogMiddleware\))$",
+            r"^(app = \w+\(\n(?:    .*\n)+\))$",
             r"\1\napp.add_middleware(GZipMiddleware, minimum_size=1000)",
         )
         replace(
@@ -360,7 +360,7 @@ def add_routers_middleware_and_a_resource(service: Path) -> None:
 
 
 def add_settings(service: Path) -> None:
-    if (service / "app").exists():
+    if (service / "app/main.py").exists():
         settings = service / "app/settings.py"
         settings.write_text(settings.read_text() + "\n" + OWN_SETTINGS)
     else:
