@@ -104,7 +104,9 @@ def test_a_first_resource_takes_the_place_of_the_example(render: Render) -> None
     service = in_git(render(**answers))
     with development(service, answers) as environment:
         text = page("docs/replace-the-example.md")
-        follow(text.replace(section(text, "After the first deployment"), ""), service, **environment)
+        for title in ("After the first deployment", "A single file"):
+            text = text.replace(section(text, title), "")
+        follow(text, service, **environment)
         followed(service, answers, **environment)
         # The history begins with tables of the service's own.
         assert re.search(r"^down_revision: .* = None$", migration(service, "Authors and books"), re.MULTILINE)
