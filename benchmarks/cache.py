@@ -73,6 +73,6 @@ def serving(service: Path, addresses: dict[str, str]) -> Iterator[tuple[str, int
     with reserved_port() as port:
         assert port
         command, env = own_command(service, "uvicorn", port)
-        url = f"http://127.0.0.1:{port}/items/count"
+        url = f"http://127.0.0.1:{port}/items/all/count"
         with pinned(command, service, env | addresses, url) as pid:
             yield url, pid

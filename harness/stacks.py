@@ -176,7 +176,7 @@ class Stack:
             assert (answer.status_code, answer.json()) == (200, item)
             if self.answers["database"] in DATABASES and self.answers["cache"] in CACHES:
                 # The request that uses the cache.
-                assert self.ask("GET", "/items/count").status_code == 200
+                assert self.ask("GET", "/items/all/count").status_code == 200
 
         check()
         return check

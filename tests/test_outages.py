@@ -30,7 +30,7 @@ EACH_CACHED_DATABASE = [
 ]
 
 ALIVE = "GET /health/live"
-COUNT = "GET /items/count"
+COUNT = "GET /items/all/count"
 NEED_THE_DATABASE = ("GET /items", "POST /items", "GET /health/ready")
 
 # Seconds. A request waits at most this long for a server that is gone, and for one that hangs. RECOVERED is
@@ -256,5 +256,5 @@ class TestCache:
     def read(self, stack: Stack, count: int) -> set[int]:
         """Send GET requests at the same time, and return the numbers of items that they read."""
         with ThreadPoolExecutor(count) as pool:
-            answers = pool.map(lambda _: stack.ask("GET", "/items/count"), range(count))
+            answers = pool.map(lambda _: stack.ask("GET", "/items/all/count"), range(count))
             return {answer.json()["count"] for answer in answers}

@@ -39,6 +39,7 @@ def texts(services: Services) -> Texts:
 ALWAYS = {
     "app/__init__.py",
     "app/access_log.py",
+    "app/environment.py",
     "app/errors.py",
     "app/open_streams.py",
     "app/logging.json",

@@ -1,7 +1,6 @@
 """What clients and operators are told when something fails."""
 
 import logging
-import sys
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
@@ -10,7 +9,6 @@ from fastapi.exceptions import RequestValidationError
 from fastapi.requests import HTTPConnection
 from fastapi.responses import JSONResponse, Response
 from fastapi.websockets import WebSocket, WebSocketDisconnect, WebSocketState
-from pydantic import ValidationError
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 logger = logging.getLogger(__name__)
@@ -94,34 +92,3 @@ class UnhandledErrors:
                 await internal_server_error()(scope, receive, send)
             elif sent != "websocket.close":
                 await send({"type": "websocket.close", "code": 1011})
-
-
-def what_to_set(error: ValidationError) -> str:
-    """Say which environment variables are missing or wrong, without their values."""
-    problems = [
-        ": ".join([*(str(name).upper() for name in problem["loc"]), problem["msg"]])
-        for problem in error.errors(include_input=False, include_context=False)
-    ]
-    return "The environment is not valid. " + "; ".join(problems)
-
-
-async def run_lifespan(
-    app: ASGIApp, scope: Scope, receive: Receive, send: Send
-) -> None:
-    """Run the lifespan, where wrong settings fail the start with one sentence and no traceback."""
-    reported = False
-
-    async def send_in_one_line(message: Message) -> None:
-        nonlocal reported
-        # Starlette reports a failed start while it handles the exception of it.
-        error = sys.exception()
-        if isinstance(error, ValidationError) and error.title == "Settings":
-            message = {**message, "message": what_to_set(error)}
-            reported = True
-        await send(message)
-
-    try:
-        await app(scope, receive, send_in_one_line)
-    except ValidationError:
-        if not reported:
-            raise

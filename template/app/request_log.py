@@ -10,7 +10,8 @@ from collections.abc import Awaitable
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from app.access_log import AccessLog, Served
-from app.errors import internal_server_error, run_lifespan
+from app.environment import run_lifespan
+from app.errors import internal_server_error
 from app.logs import request_id
 from app.open_streams import EVENT_STREAM, PATIENCE, OpenStreams
 
