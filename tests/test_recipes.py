@@ -37,6 +37,9 @@ TOGETHER = "After the recipe of the HTTP client"
 DEPLOYED = "In production"
 FOR_UVICORN = "```shell\nuv add websockets\n```\n"
 
+# The name of an item whose description takes a while.
+SLOW = "slow"
+
 TYPE_CHECKERS = (
     "uv tool run --quiet pyright@1.1.414 --pythonpath .venv/bin/python",
     "uv tool run --quiet ty@0.0.107 check --quiet --python .venv",
@@ -104,14 +107,16 @@ def test_a_recipe_works_alone(name: str, render: Render) -> None:
 
 
 @pytest.fixture
-def together(request: pytest.FixtureRequest, render: Render) -> Iterator[tuple[Path, dict[str, str]]]:
+def together(
+    request: pytest.FixtureRequest, render: Render
+) -> Iterator[tuple[Answers, Path, dict[str, str]]]:
     """A service with all recipes, and the variables with which `docker compose` means its database."""
     answers: Answers = request.param
     service = in_git(render(**answers))
     with development(service, answers) as environment:
         for name in RECIPES:
             follow(recipe(name, answers, alone=False), service, **environment)
-        yield service, environment
+        yield answers, service, environment
 
 
 @pytest.mark.project
@@ -128,13 +133,14 @@ def together(request: pytest.FixtureRequest, render: Render) -> Iterator[tuple[P
     ],
     indirect=True,
 )
-def test_all_recipes_work_together(together: tuple[Path, dict[str, str]]) -> None:
-    service, environment = together
+def test_all_recipes_work_together(together: tuple[Answers, Path, dict[str, str]]) -> None:
+    answers, service, environment = together
     follow(INDEX, service, **environment)
     run("uv run ruff check\nuv run ruff format --check", service)
     for command in TYPE_CHECKERS:
         run(command, service)
     assert_secrets_are_files_in_production(service)
+    make_slow(service / "app/descriptions.py")
     # Nothing listens at this address: errors can't be reported, and requests go on.
     with serving(service, SENTRY_DSN="http://key@127.0.0.1:1/1") as process:
         assert_says_back(process, "hello")
@@ -155,7 +161,12 @@ def test_all_recipes_work_together(together: tuple[Path, dict[str, str]]) -> Non
         )
         assert process.records(logger="access", method="WEBSOCKET", path="/chat", status=101)
         assert "token=secret" not in process.output()
+        # Only Granian waits for no background task when it stops.
+        path = describe_slowly(process)
         assert_ends_an_open_stream(process)
+    with serving(service) as process:
+        described = process.get(path).json()["description"] is not None
+        assert described == (answers["server"] != "granian")
 
 
 def assert_secrets_are_files_in_production(service: Path) -> None:
@@ -167,6 +178,14 @@ def assert_secrets_are_files_in_production(service: Path) -> None:
         secrets = configuration["services"][name]["secrets"]
         assert "api_key" in [secret["source"] for secret in secrets]
         assert len(secrets) == len({secret["source"] for secret in secrets})
+
+
+def make_slow(module: Path) -> None:
+    """Have the description of one item take a while."""
+    text = module.read_text()
+    slow = f'    __import__("time").sleep(2 if name == "{SLOW}" else 0)\n    return f"All'
+    assert text.count('    return f"All') == 1
+    module.write_text(text.replace('    return f"All', slow))
 
 
 def assert_says_back(process: Process, text: str) -> None:
@@ -203,9 +222,21 @@ def assert_signs_in(process: Process) -> None:
 
 
 def assert_describes_in_the_background(process: Process) -> None:
-    path = process.client.post("/items", json={"name": "lamp"}).headers["Location"]
+    path = created(process, "lamp")
     assert process.client.post(f"{path}/description").status_code == 202
     until(lambda: process.get(path).json()["description"] == "All about lamp", "the description")
+
+
+def describe_slowly(process: Process) -> str:
+    """Have an item described for longer than the server takes to stop, and return its path."""
+    path = created(process, SLOW)
+    assert process.client.post(f"{path}/description").status_code == 202
+    return path
+
+
+def created(process: Process, name: str) -> str:
+    """Create an item, and return its path."""
+    return str(process.client.post("/items", json={"name": name}).headers["Location"])
 
 
 def assert_refuses_a_large_file(process: Process) -> None:
