@@ -140,3 +140,22 @@ def test_a_step_that_can_not_be_taken_fails(tmp_path: Path, text: str, reason: s
     with pytest.raises(AssertionError, match=reason):
         follow(text, tmp_path)
     assert (tmp_path / "a.txt").read_text() == "One\n"
+
+
+def test_the_lines_of_a_class_that_is_there_are_added_to_its_end(tmp_path: Path) -> None:
+    module = tmp_path / "settings.py"
+    module.write_text('class Settings:\n    """The settings."""\n\n\nDEFAULT = 1\n')
+    follow(
+        "Add to `settings.py`:\n\n```python\n"
+        "import os\n\n\nclass Settings:\n    # Its place.\n    home: str = os.curdir\n```\n",
+        tmp_path,
+    )
+    lines = [line for line in module.read_text().splitlines() if line]
+    assert lines == [
+        "import os",
+        "class Settings:",
+        '    """The settings."""',
+        "    # Its place.",
+        "    home: str = os.curdir",
+        "DEFAULT = 1",
+    ]
