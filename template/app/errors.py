@@ -31,7 +31,8 @@ async def answer_unavailable(
     connection: HTTPConnection, error: Unavailable
 ) -> Response | None:
     """Respond with 503, or close an open WebSocket with 1013, Try Again Later."""
-    logger.warning("%s %r", error, error.__cause__)
+    cause = f" {error.__cause__!r}" if error.__cause__ else ""
+    logger.warning("%s%s", error, cause)
     response = JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
     if not isinstance(connection, WebSocket):
         return response
