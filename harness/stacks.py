@@ -157,7 +157,7 @@ class Stack:
             return 0
 
     def up(self) -> Self:
-        """Start everything and wait until the service is ready: the development image has no health check."""
+        """Start everything, and wait until the service is ready."""
         self.project.up()
         until(lambda: self.status("/health/ready") == 200, "the service is ready")
         return self

@@ -1,6 +1,7 @@
 """Runs the compose files with every database and every cache on a real Docker Engine."""
 
 import json
+import os
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -24,6 +25,9 @@ from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.docker
 
+# A user that no image knows.
+DEVELOPER = 12345
+
 DEVELOPED, DEPLOYED = with_rotating_answers(DATA, DATA_ONCE)
 
 # The capabilities that a database's image may need to give its volume to the user that it switches to.
@@ -41,9 +45,17 @@ def developed(
     tmp_path_factory: pytest.TempPathFactory,
 ) -> Iterator[Stack]:
     service = render_to(tmp_path_factory.mktemp("service") / "orders-api", **request.param)
+    give_away(service)
     with stacked(service, "compose.yaml", request.param) as stack:
         stack.up()
         yield stack
+
+
+def give_away(service: Path) -> None:
+    """Have the checkout belong to a developer, where the tests run as root."""
+    if os.geteuid() == 0:
+        for path in [service, *service.rglob("*")]:
+            os.chown(path, DEVELOPER, DEVELOPER)
 
 
 class TestDevelopment:
@@ -66,6 +78,23 @@ class TestDevelopment:
         assert " passed" in printed
         assert "skipped" not in printed
         check()
+
+    def test_its_container_is_healthy(self, developed: Stack) -> None:
+        developed.wait_until_healthy("app")
+
+    def test_a_migration_that_is_written_in_its_container_belongs_to_the_developer(
+        self, developed: Stack
+    ) -> None:
+        if not has_database(developed):
+            pytest.skip("this service has no database")
+        service = developed.project.service
+        versions = service / "migrations" / "versions"
+        before = {*versions.glob("*.py")}
+        write = ("alembic", "revision", "--autogenerate", "--message", "Nothing new")
+        developed.compose("run", "--rm", "-T", "app", *write)
+        [written] = {*versions.glob("*.py")} - before
+        assert written.stat().st_uid == service.stat().st_uid
+        written.unlink()
 
     def test_only_this_machine_reaches_it(self, developed: Stack) -> None:
         for service in developed.services():
