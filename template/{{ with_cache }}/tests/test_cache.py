@@ -1,6 +1,8 @@
+import asyncio
+
 import pytest
 
-from app.cache import Cache, open_cache
+from app.cache import POOL_SIZE, Cache, open_cache
 from app.settings import Settings
 
 
@@ -21,6 +23,17 @@ async def test_an_entry_is_loaded_once(cache: Cache) -> None:
     assert await cache.read("lamp", source.load) == "red"
     assert await cache.read("lamp", source.load) == "red"
     assert source.reads == 1
+
+
+async def test_readers_wait_for_a_connection_to_a_busy_cache(
+    cache: Cache, caplog: pytest.LogCaptureFixture
+) -> None:
+    source = Source("red")
+    await cache.read("lamp", source.load)
+    reads = [cache.read("lamp", source.load) for _ in range(5 * POOL_SIZE)]
+    assert await asyncio.gather(*reads) == ["red"] * len(reads)
+    assert source.reads == 1
+    assert caplog.records == []
 
 
 async def test_a_change_ends_the_entry(cache: Cache) -> None:
