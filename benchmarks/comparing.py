@@ -74,7 +74,7 @@ def median_and_range(values: list[float], digits: int = 0) -> str:
 
 def table(rows: Iterable[Row]) -> str:
     lines = [
-        "| figure | case | measured | against | ratio | to reach |",
+        "| figure | case | measured | against | ratio | target |",
         "| --- | --- | --- | --- | --- | --- |",
     ]
     for row in rows:

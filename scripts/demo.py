@@ -73,7 +73,7 @@ def render(service: Path, version: str) -> list[str]:
     """Copy the working tree's template as a user would, and return the commands of Copier's message."""
     # HEAD rather than the newest release, and without --trust.
     copy = ["copier", "copy", "--defaults", "--vcs-ref", "HEAD", "--data", f"python_version={version}"]
-    print(f"$ copier copy --defaults --data python_version={version} . {service}", flush=True)
+    print(f"$ {shlex.join([*copy, '.', str(service)])}", flush=True)
     copied = subprocess.run([*copy, ROOT, service], stderr=subprocess.PIPE, text=True)
     if copied.returncode:
         sys.exit(f"{copied.stderr}\nCopier could not render the service.")
