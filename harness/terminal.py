@@ -4,6 +4,7 @@ import fcntl
 import os
 import pty
 import re
+import select
 import struct
 import termios
 from collections.abc import Mapping
@@ -51,7 +52,11 @@ class Terminal:
         os.write(self.file, text.encode())
 
     def read(self) -> bool:
-        """Read the text that is shown next. Return False once the command has ended."""
+        """Read the text that is shown next. Return False once the command has ended.
+
+        Raise an AssertionError if nothing is shown for a minute: the command waits for other input.
+        """
+        assert select.select([self.file], [], [], 60)[0], f"nothing more is shown:\n{self.shown}"
         try:
             chunk = os.read(self.file, 65536).decode(errors="replace")
         except OSError:

@@ -77,8 +77,8 @@ RISKS = [
     ({"package_manager": "pip"}, "uv - one fast tool, one lock file (first git rm requirements*.txt)"),
     ({"database": "sqlite"}, "none - it keeps nothing (first git rm app/models.py ...)"),
     ({"cache": "redis"}, "none - not yet (first git rm app/cache.py)"),
-    ({"layout": "package"}, "single-file - main.py, for a small service (first move app/ into main.py)"),
-    ({"layout": "single-file"}, "package - app/, a module for each concern (first move main.py into app/)"),
+    ({"layout": "package"}, "single-file - main.py, for a small service (first git rm app/main.py ...)"),
+    ({"layout": "single-file"}, "package - app/, a module for each concern (first git mv main.py app/)"),
 ]
 
 
