@@ -301,16 +301,14 @@ def test_a_request_is_logged_once_and_without_its_query(stopped: Stopped) -> Non
     assert "secret" not in "".join(stopped.lines)
 
 
-def test_an_unhandled_exception_is_one_line_with_the_requests_id(stopped: Stopped, answers: Answers) -> None:
+def test_an_unhandled_exception_is_one_line_with_the_requests_id(stopped: Stopped) -> None:
     assert stopped.answers[0].status_code == 500
     assert stopped.answers[0].headers["X-Request-ID"] == "boom-1"
     [record] = [record for record in stopped.records() if "Traceback" in json.dumps(record)]
     assert record["level"] == "ERROR"
     assert record["request_id"] == "boom-1"
-    # Granian makes the traceback a part of its message.
-    traceback = record["message" if answers["server"] == "granian" else "exception"]
-    assert "Traceback (most recent call last):\n" in traceback
-    assert traceback.endswith("RuntimeError: first\nsecond")
+    assert "Traceback (most recent call last):\n" in record["exception"]
+    assert record["exception"].endswith("RuntimeError: first\nsecond")
 
 
 # Behaviour that is the same in every layout and with every package manager
@@ -454,8 +452,14 @@ def assert_serves(script: str, folder: Path, port: int) -> None:
         for what in ("NAME", "EMAIL")
     }
     with started(["bash", "-e", "-c", script], folder, port, variables() | author) as process:
-        until(process.answers, script, deadline=300)
-        assert process.get("/").json() == {"Hello": "World"}
+        # A server that reloads may start twice, while the files of the installation are still new.
+        def greets() -> bool:
+            try:
+                return process.answers() and bool(process.get("/").json() == {"Hello": "World"})
+            except httpx2.TransportError:
+                return False
+
+        until(greets, script, deadline=300)
 
 
 def python_for(package_manager: str) -> str:

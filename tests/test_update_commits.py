@@ -124,8 +124,13 @@ def test_a_conflict_is_where_both_changed_a_file_and_git_knows_it(updated: Updat
         assert updated.changed_by_template(name), name
 
 
+# The modules beside a single file, which have moved before the first release. CHANGELOG.md says so to owners.
+MOVED = {name: f"app/{name}" for name in ("errors.py", "logs.py", "logging.json")}
+
+
 def test_every_file_of_an_older_commit_still_has_its_place(updated: Updated) -> None:
-    assert updated.then.keys() - updated.now.keys() == set()
+    for name in updated.then.keys() - updated.now.keys():
+        assert MOVED.get(name) in updated.now, name
 
 
 def test_an_update_leaves_no_file_that_nobody_made(updated: Updated) -> None:
