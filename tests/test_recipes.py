@@ -1,10 +1,7 @@
 """Tests that the recipes of docs/recipes/ can be followed, each alone and all of them on one service."""
 
 import json
-import os
 import re
-import socket
-import struct
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -18,9 +15,10 @@ from harness.development import development, in_git
 from harness.matrix import ROOT, Answers, has, label
 from harness.pages import page, section, shell
 from harness.ports import reserved_port
-from harness.running import Process, run, serving
+from harness.running import DEADLINE, Process, run, serving
 from harness.steps import follow, steps
 from harness.waiting import until
+from harness.websockets import connected
 from tests.conftest import Render, RenderTo
 
 FOLDER = "docs/recipes"
@@ -190,25 +188,9 @@ def make_slow(module: Path) -> None:
 
 def assert_says_back(process: Process, text: str) -> None:
     """Open a WebSocket of the chat, send a message and receive it."""
-    url = process.client.base_url
-    handshake = (
-        f"GET /chat?token=secret HTTP/1.1\r\nHost: {url.host}\r\n"
-        "Upgrade: websocket\r\nConnection: Upgrade\r\n"
-        "Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n"
-    )
-    with socket.create_connection((url.host, url.port or 80), timeout=30) as connection:
-        connection.sendall(handshake.encode())
-        received = connection.makefile("rb")
-        assert b" 101 " in received.readline()
-        while received.readline().strip():
-            pass
-        mask = os.urandom(4)
-        masked = bytes(byte ^ mask[index % 4] for index, byte in enumerate(text.encode()))
-        connection.sendall(bytes([0x81, 0x80 | len(masked)]) + mask + masked)
-        assert received.read(2 + len(masked)) == bytes([0x81, len(masked)]) + text.encode()
-        # Closed as a client does: 1000, Normal Closure.
-        connection.sendall(bytes([0x88, 0x82]) + bytes(4) + struct.pack("!H", 1000))
-        assert received.read(1) == bytes([0x88])
+    with connected(process, "/chat?token=secret") as websocket:
+        websocket.send(text)
+        assert websocket.recv(DEADLINE) == text
 
 
 def assert_signs_in(process: Process) -> None:

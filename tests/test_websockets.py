@@ -2,16 +2,20 @@
 
 import json
 import signal
+import socket
 import time
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from websockets.exceptions import ConnectionClosed, InvalidStatus
+from websockets.sync.client import ClientConnection
 
 from harness.matrix import DEFAULTS, values
-from harness.running import Process, missing_python, run, serving
+from harness.running import DEADLINE, Process, missing_python, run, serving
 from harness.waiting import until
-from harness.websockets import Closed, WebSocket, connected
+from harness.websockets import connected
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.project
@@ -138,27 +142,31 @@ def expected_line(path: str, status: int, request_id: str) -> dict[str, object]:
     }
 
 
-def closed(websocket: WebSocket) -> Closed:
-    """Return the close of a WebSocket from which nothing else comes."""
-    with pytest.raises(Closed) as closed:
-        websocket.receive()
-    return closed.value
+def closed(websocket: ClientConnection) -> tuple[int, str]:
+    """Return the code and the reason with which a WebSocket is closed from which nothing else comes.
+
+    The code is 1006 where the server closes it without a word.
+    """
+    with pytest.raises(ConnectionClosed) as closed:
+        websocket.recv(DEADLINE)
+    received = closed.value.rcvd
+    return (received.code, received.reason) if received else (1006, "")
 
 
 def test_a_websocket_has_its_dependencies_and_the_database(process: Process) -> None:
     with connected(process, "/echo?token=secret") as websocket:
-        assert websocket.status == 101
         websocket.send("hello")
-        assert websocket.receive() == "Ada: hello"
+        assert websocket.recv(DEADLINE) == "Ada: hello"
         websocket.send("write")
-        assert websocket.receive() == "lamp"
+        assert websocket.recv(DEADLINE) == "lamp"
 
 
 def test_a_websocket_has_a_request_id_and_one_line_without_its_query(process: Process, server: str) -> None:
     with connected(process, "/echo?token=secret", X_Request_ID="opened-1") as websocket:
+        handshake = websocket.response
+        assert handshake
         expected = None if server in WITHOUT_HEADERS else "opened-1"
-        assert websocket.headers.get("x-request-id") == expected
-        websocket.close()
+        assert handshake.headers.get("X-Request-ID") == expected
     assert access_line(process, "opened-1") == expected_line("/echo", 101, "opened-1")
 
 
@@ -167,7 +175,7 @@ def test_a_close_by_the_endpoint_reaches_the_client_and_the_line_whatever_fails_
 ) -> None:
     with connected(process, "/echo?token=secret", X_Request_ID="bye-1") as websocket:
         websocket.send("bye")
-        assert closed(websocket).args == (4000, "Bye")
+        assert closed(websocket) == (4000, "Bye")
     assert access_line(process, "bye-1") == expected_line("/echo", 4000, "bye-1")
     [error] = process.records(level="ERROR", request_id="bye-1")
     assert error["logger"] == "app.errors"
@@ -176,7 +184,7 @@ def test_a_close_by_the_endpoint_reaches_the_client_and_the_line_whatever_fails_
 def test_an_open_websocket_is_closed_with_1013_where_something_does_not_answer(process: Process) -> None:
     with connected(process, "/echo?token=secret", X_Request_ID="away-1") as websocket:
         websocket.send("away")
-        assert closed(websocket).args == (1013, "The translator does not answer.")
+        assert closed(websocket) == (1013, "The translator does not answer.")
     assert access_line(process, "away-1") == expected_line("/echo", 1013, "away-1")
     assert not process.records(level="ERROR", request_id="away-1")
 
@@ -184,7 +192,7 @@ def test_an_open_websocket_is_closed_with_1013_where_something_does_not_answer(p
 def test_an_open_websocket_is_closed_with_1011_after_an_error_which_is_logged_once(process: Process) -> None:
     with connected(process, "/echo?token=secret", X_Request_ID="bug-1") as websocket:
         websocket.send("bug")
-        assert closed(websocket).args == (1011, "")
+        assert closed(websocket) == (1011, "")
     assert access_line(process, "bug-1") == expected_line("/echo", 1011, "bug-1")
     [error] = process.records(level="ERROR", request_id="bug-1")
     assert str(error["exception"]).endswith("RuntimeError: A bug")
@@ -204,9 +212,11 @@ def test_a_websocket_that_is_not_opened_has_a_response_and_a_line_with_its_statu
     process: Process, path: str, status: int, body: str
 ) -> None:
     request_id = path.replace("?", "-")
-    with connected(process, path, X_Request_ID=request_id) as websocket:
-        assert (websocket.status, websocket.body()) == (status, body)
-        assert websocket.headers.get("retry-after") == ("1" if status == 503 else None)
+    with pytest.raises(InvalidStatus) as refused, connected(process, path, X_Request_ID=request_id):
+        pass
+    response = refused.value.response
+    assert (response.status_code, response.body.decode()) == (status, body)
+    assert response.headers.get("Retry-After") == ("1" if status == 503 else None)
     without_query = path.partition("?")[0]
     assert access_line(process, request_id) == expected_line(without_query, status, request_id)
     assert bool(process.records(logger="app.errors", level="ERROR", request_id=request_id)) == (status == 500)
@@ -219,14 +229,12 @@ def test_no_line_has_the_query_a_header_or_a_message_of_a_websocket(
 ) -> None:
     with serving(service, ENVIRONMENT=environment, LOG_LEVEL=level) as process:
         for path in ("/echo?token=secret", "/echo?token=secret-but-wrong", "/away?q=secret", "/bug?q=secret"):
-            with connected(process, path, Authorization="secret") as websocket:
-                if websocket.status == 101:
-                    websocket.send("a secret")
-                    assert websocket.receive() == "Ada: a secret"
-                    websocket.close()
+            with suppress(InvalidStatus), connected(process, path, Authorization="secret") as websocket:
+                websocket.send("a secret")
+                assert websocket.recv(DEADLINE) == "Ada: a secret"
         # The client goes away without a word.
         with connected(process, "/echo?token=secret") as websocket:
-            assert websocket.status == 101
+            websocket.socket.shutdown(socket.SHUT_RDWR)
         assert process.get("/echo?token=secret").status_code == 404
         process.stop()
         lines = process.lines()
@@ -242,13 +250,12 @@ def test_an_open_websocket_does_not_hold_the_stop(service: Path, server: str, wo
         connected(process, "/echo?token=secret", X_Request_ID="listens") as listens,
         connected(process, "/deaf", X_Request_ID="deaf") as deaf,
     ):
-        assert listens.status == 101
-        assert deaf.receive() == "hello"
+        assert deaf.recv(DEADLINE) == "hello"
         begin = time.monotonic()
         assert process.stop() in {0, -signal.SIGTERM}
         assert time.monotonic() - begin < 10
-        assert closed(listens).args == goodbye
-        assert closed(deaf).args == goodbye
+        assert closed(listens) == goodbye
+        assert closed(deaf) == goodbye
         assert access_line(process, "listens") == expected_line("/echo", 101, "listens")
         # Granian doesn't wait for a WebSocket that doesn't listen, and its line is lost with it.
         logged = process.records(logger="access", request_id="deaf")
