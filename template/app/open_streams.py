@@ -20,9 +20,11 @@ class OpenStreams:
 
     def add(self, task: asyncio.Task[Any], patience: float) -> None:
         self.tasks[task] = patience
-        task.add_done_callback(lambda done: self.tasks.pop(done, None))
         if self.ending:
             self.cancel(task)
+
+    def remove(self, task: asyncio.Task[Any]) -> None:
+        self.tasks.pop(task, None)
 
     def end(self) -> None:
         self.ending = True
@@ -31,6 +33,15 @@ class OpenStreams:
 
     def cancel(self, task: asyncio.Task[Any]) -> None:
         asyncio.get_running_loop().call_later(self.tasks[task], task.cancel)
+
+    async def end_at_once(self) -> None:
+        """End what the server left open when it stopped, and wait until all of it has its access line."""
+        self.ending = True
+        left = [*self.tasks]
+        for task in left:
+            task.cancel()
+        if left:
+            await asyncio.wait(left, timeout=1)
 
     def has_ended(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether a task was cancelled here, and not for another reason."""

@@ -25,9 +25,10 @@ STARTS = {"http.response.start", "websocket.http.response.start", "websocket.acc
 
 
 class RequestLog:
-    """Surrounds the application with all its middleware.
+    """Gives each request an id and writes its access line.
 
-    The id is that of the request's `X-Request-ID` header, or a new one.
+    The id is that of the request's `X-Request-ID` header, or a new one. This is the outermost
+    middleware, so that the lines of all others have the id too.
     """
 
     def __init__(self, app: ASGIApp) -> None:
@@ -38,7 +39,14 @@ class RequestLog:
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
             self.open_streams.end_when_the_server_stops()
-            await run_lifespan(self.app, scope, receive, send)
+
+            async def receive_last() -> Message:
+                message = await receive()
+                if message["type"] == "lifespan.shutdown":
+                    await self.open_streams.end_at_once()
+                return message
+
+            await run_lifespan(self.app, scope, receive_last, send)
             return
         started_at = time.perf_counter()
         identifier = random.getrandbits(128).to_bytes(16).hex()
@@ -87,6 +95,7 @@ class RequestLog:
             if not status:
                 await internal_server_error()(scope, receive, send_with_id)
         finally:
+            self.open_streams.remove(task)
             client = scope.get("client")
             self.access_log.add(
                 Served(
