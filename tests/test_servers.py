@@ -12,7 +12,8 @@ import subprocess
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, closing
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -169,6 +170,18 @@ def test_no_response_names_the_server_unless_the_server_has_no_option_for_that(
 ) -> None:
     has_no_option = answers["server"] in ("fastapi", "granian")
     assert ("server" in production.get("/").headers) == has_no_option
+
+
+def test_an_error_leaves_the_connection_open(production: Process) -> None:
+    connection = HTTPConnection("127.0.0.1", production.client.base_url.port)
+    with closing(connection):
+        connection.request("GET", "/boom")
+        response = connection.getresponse()
+        assert (response.status, response.read()) == (500, b'{"detail":"Internal Server Error"}')
+        # From now on, a closed connection is an error instead of a new one.
+        connection.auto_open = 0
+        connection.request("GET", "/")
+        assert connection.getresponse().status == 200
 
 
 def test_an_item_id_is_a_number(production: Process) -> None:
@@ -359,6 +372,15 @@ def test_a_bad_variable_ends_the_start_with_its_name(
     assert [line for line in lines if name in line]
     assert "Traceback" not in output
     assert all(name in line for line in lines if "not valid" in line)
+    assert code > 0
+
+
+@pytest.mark.parametrize("layout", values("layout"))
+def test_the_settings_are_also_read_from_the_env_file(installed: RenderTo, port: int, layout: str) -> None:
+    service = installed(**DEFAULTS | {"layout": layout})
+    (service / ".env").write_text("LOG_LEVEL=loud\n")
+    code, output = failed_start(service, port)
+    assert "LOG_LEVEL" in output
     assert code > 0
 
 
