@@ -79,9 +79,9 @@ class TextFormatter(logging.Formatter):
 
 
 class WithoutWebSocketPaths(logging.Filter):
-    """Leaves out the server's own lines about WebSockets, because they have the query.
+    """Leaves out what the server logs about WebSockets and at DEBUG.
 
-    At DEBUG, they have all headers and messages too.
+    Its lines about WebSockets have the query, and its lines at DEBUG have headers and messages.
     """
 
     def filter(self, record: logging.LogRecord) -> bool:

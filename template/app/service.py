@@ -69,6 +69,7 @@ def is_plain(router: APIRouter) -> bool:
             for route in router.routes
         )
         and not router.form_limits
+        # The files that `router.frontend()` serves.
         and not getattr(router, "_frontend_routes", True)
     )
 
