@@ -125,7 +125,10 @@ def test_a_conflict_is_where_both_changed_a_file_and_git_knows_it(updated: Updat
 
 
 # The modules beside a single file, which have moved before the first release. CHANGELOG.md says so to owners.
-MOVED = {name: f"app/{name}" for name in ("errors.py", "logs.py", "logging.json")}
+BESIDE = ("access_log.py", "errors.py", "logging.json", "logs.py", "request_log.py", "service.py")
+MOVED = {name: f"app/{name}" for name in BESIDE}
+# It also ends WebSockets now.
+MOVED |= dict.fromkeys(("app/event_streams.py", "event_streams.py"), "app/open_streams.py")
 
 
 def test_every_file_of_an_older_commit_still_has_its_place(updated: Updated) -> None:
