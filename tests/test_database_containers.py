@@ -139,6 +139,8 @@ class TestProduction:
             assert host["CapDrop"] == ["ALL"], service
             assert host["SecurityOpt"] == ["no-new-privileges:true"], service
             assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}, service
+            assert host["Memory"] > 0, service
+            assert host["PidsLimit"] > 0, service
             added = {name.removeprefix("CAP_") for name in host["CapAdd"] or []}
             assert added <= (TO_GIVE_FILES_AWAY if service == "database" else set()), service
             if service != "database":
@@ -154,6 +156,12 @@ class TestProduction:
             assert "0" not in status["Uid"].split(), service
             assert status["CapEff"] == "0" * 16, service
             assert status["NoNewPrivs"] == "1", service
+
+    def test_no_container_has_a_volume_that_nobody_would_remove(self, deployed: Stack) -> None:
+        for service in deployed.services():
+            mounts = deployed.inspect(service)["Mounts"]
+            volumes = [mount["Name"] for mount in mounts if mount["Type"] == "volume"]
+            assert all(name.startswith(f"{deployed.project.name}_") for name in volumes), service
 
     def test_only_the_service_itself_has_a_port_on_this_machine(self, deployed: Stack) -> None:
         for service in deployed.services():
