@@ -124,7 +124,7 @@ def every_path(render: Render) -> set[str]:
     roots = [
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
-        render("three", database="postgresql", cache="redis"),
+        render("three", database="postgresql", cache="redis", workers=2),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]

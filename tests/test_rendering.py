@@ -114,6 +114,8 @@ BY_ANSWER = {
 def test_each_combination_has_exactly_its_files(services: Services) -> None:
     for answers, service in services:
         expected = ALWAYS.union(*(BY_ANSWER.get(answer, set()) for answer in answers.items()))
+        if answers["server"] == "uvicorn" and answers["workers"] > 1:
+            expected = expected | {"uvicorn_server.py"}
         assert files(service) == expected, answers
 
 
@@ -176,7 +178,7 @@ def test_the_application_is_the_same_under_every_server(services: Services) -> N
     applications: dict[str, set[str]] = {}
     for answers, service in services:
         for path in service.rglob("*.py"):
-            if path.name not in {"gunicorn.conf.py", "granian_server.py"}:
+            if path.name not in {"gunicorn.conf.py", "granian_server.py", "uvicorn_server.py"}:
                 layout = [answers["layout"], answers["database"], answers["cache"]]
                 name = f"{layout}/{path.relative_to(service).as_posix()}"
                 applications.setdefault(name, set()).add(path.read_text())
