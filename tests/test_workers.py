@@ -31,7 +31,7 @@ REPLACES_SLOW = "the parent of `fastapi run` replaces workers that don't respond
 
 def each_server(reason: str, *numbers_of_workers: int) -> list[object]:
     """Return a parameter for each server. With two workers, `fastapi run` fails the test for this reason."""
-    found = []
+    found: list[object] = []
     for answers in SERVICES:
         if answers["workers"] not in numbers_of_workers:
             continue
