@@ -5,9 +5,8 @@ import logging
 import sys
 import time
 from typing import NamedTuple
-from urllib.parse import quote
 
-from app.logs import JsonFormatter, utc
+from app.logs import JsonFormatter, path_for_logs, utc
 
 logger = logging.getLogger("access")
 
@@ -18,6 +17,8 @@ LINE = (
 )
 # A pipe takes this many bytes in one piece, so that lines of other workers don't mix with them.
 PIECE = 4096
+# Characters of a method or an address. A line with the longest of all fits into a piece.
+LONGEST_NAME = 64
 
 
 class Served(NamedTuple):
@@ -76,7 +77,7 @@ class AccessLog:
             if not logger.isEnabledFor(level):
                 continue
             # A method and a valid id have no character that JSON escapes.
-            request = method, encode(printable(path))[1:-1], status
+            request = method, encode(path_for_logs(path))[1:-1], status
             fields = now, logging.getLevelName(level), *request, request_id, *request
             line = LINE % (*fields, seconds * 1000, encode(client))
             if len(piece) + len(line) > PIECE:
@@ -90,7 +91,7 @@ def log(served: Served) -> None:
     """Log a request as any other record."""
     level = level_of(served.path, served.status)
     if logger.isEnabledFor(level):
-        path = printable(served.path)
+        path = path_for_logs(served.path)
         fields = {
             "method": served.method,
             "path": path,
@@ -105,11 +106,6 @@ def level_of(path: str, status: int) -> int:
     """Return a lower level for health probes, because they come every few seconds."""
     probe = status == 200 and path.startswith("/health/")
     return logging.DEBUG if probe else logging.INFO
-
-
-def printable(path: str) -> str:
-    """Return the path without line breaks, which would start lines of their own."""
-    return path if path.isprintable() else quote(path)
 
 
 def write_piece(piece: str) -> None:

@@ -9,6 +9,11 @@ from contextvars import ContextVar
 from functools import lru_cache
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
+
+# Characters. A client may have made a path long, or the message of an error.
+LONGEST_PATH = 750
+LONGEST_TEXT = 10_000
 
 # The id of the request that is being handled, which all its log lines have.
 request_id: ContextVar[str] = ContextVar("request_id", default="")
@@ -46,7 +51,7 @@ class JsonFormatter(logging.Formatter):
             "time": utc(record.created),
             "level": record.levelname,
             "logger": record.name,
-            "message": record.getMessage(),
+            "message": cut(record.getMessage(), LONGEST_TEXT),
         }
         if identifier := request_id.get():
             line["request_id"] = identifier
@@ -54,10 +59,25 @@ class JsonFormatter(logging.Formatter):
             if name not in self.BUILT_IN:
                 line.setdefault(name, value)
         if record.exc_info:
-            line["exception"] = self.formatException(record.exc_info)
+            traceback = self.formatException(record.exc_info)
+            line["exception"] = cut(traceback, LONGEST_TEXT)
         if record.stack_info:
             line["stack"] = record.stack_info
         return self.encode(line)
+
+
+def cut(text: str, longest: int) -> str:
+    """Leave out the middle of a text that is longer."""
+    if len(text) <= longest:
+        return text
+    return f"{text[: longest // 2]}…{text[-longest // 2 :]}"
+
+
+def path_for_logs(path: str) -> str:
+    """Return the path cut, and as it was sent unless each character is one printable byte."""
+    if not (path.isascii() and path.isprintable()):
+        path = quote(cut(path, LONGEST_PATH))
+    return cut(path, LONGEST_PATH)
 
 
 def utc(timestamp: float) -> str:

@@ -9,7 +9,7 @@ from collections.abc import Awaitable
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from app.access_log import AccessLog, Served
+from app.access_log import LONGEST_NAME, AccessLog, Served
 from app.environment import run_lifespan
 from app.errors import internal_server_error
 from app.logs import request_id
@@ -96,14 +96,15 @@ class RequestLog:
                 await internal_server_error()(scope, receive, send_with_id)
         finally:
             self.open_streams.remove(task)
+            # Some servers take a method of any length, or an address that a proxy passes on.
             client = scope.get("client")
             self.access_log.add(
                 Served(
-                    scope.get("method", "WEBSOCKET"),
+                    scope.get("method", "WEBSOCKET")[:LONGEST_NAME],
                     scope["path"],
                     status,
                     identifier,
                     time.perf_counter() - started_at,
-                    client[0] if client else None,
+                    client[0][:LONGEST_NAME] if client else None,
                 )
             )

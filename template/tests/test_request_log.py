@@ -6,6 +6,7 @@ import sys
 import pytest
 from httpx2 import ASGITransport, AsyncClient
 
+from app.access_log import PIECE
 from app.logs import JsonFormatter, formatter
 from app.service import Service
 
@@ -65,6 +66,28 @@ async def test_in_production_a_request_is_one_line_of_json(
     assert line["message"] == "GET /%0A 404"
     assert (line["status"], line["request_id"]) == (404, "abc-123")
     assert json.loads(second)["path"] == '/"'
+
+
+@pytest.mark.parametrize("character", ["a", "%22", "%0A", "é", "🦄"])
+async def test_however_long_a_request_is_its_line_is_short_enough_to_stay_whole(
+    monkeypatch: pytest.MonkeyPatch,
+    capsysbinary: pytest.CaptureFixture[bytes],
+    character: str,
+) -> None:
+    log_as_in_production(monkeypatch)
+    transport = ASGITransport(Service(), client=("é" * 5000, 1))
+    path, headers = f"/{character * 5000}/end", {"X-Request-ID": "1" * 128}
+    async with AsyncClient(transport=transport, base_url="http://test") as client:
+        await client.request("M" * 5000, path, headers=headers)
+        await asyncio.sleep(0)
+        # With a handler of one's own, lines are written in another way.
+        logging.root.addHandler(logging.NullHandler())
+        await client.request("M" * 5000, path, headers=headers)
+    lines = capsysbinary.readouterr().out.splitlines()
+    fast, slow = [line for line in lines if b'"logger":"access"' in line]
+    for line in (fast, slow):
+        assert len(line) < PIECE
+        assert json.loads(line)["path"].endswith("/end")
 
 
 async def test_a_handler_of_ones_own_gets_each_request_in_production_too(
