@@ -1,13 +1,17 @@
 """Tests what each server writes to its log in production: whole lines of JSON, whatever clients send."""
 
 import json
+import re
+import subprocess
 from pathlib import Path
+from typing import Any
 
 import pytest
+import yaml
 
-from harness.matrix import DEFAULTS, Answers, label, values
+from harness.matrix import DEFAULTS, Answers, combinations, label, values
 from harness.ports import reserved_port
-from harness.running import Process, deployed, started
+from harness.running import Process, deployed, run, started, variables
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -51,3 +55,103 @@ def access_lines(process: Process, count: int) -> list[str]:
     """Return the lines of requests that were no probes, once all of them are there."""
     lines = [line for line in process.lines() if '"GET /' in line]
     return lines if process.output().count('"status":404') >= count else []
+
+
+# Failed starts
+
+BROKEN = {
+    "import": "\nimport no_such_module\n",
+    "lifespan": """
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
+
+
+@asynccontextmanager
+async def open_it(_: object) -> AsyncGenerator[None]:
+    raise RuntimeError("no_such_module")
+    yield
+
+
+app = create_app(resources={"it": open_it})
+""",
+}
+# What is no JSON. The banner and the parent process of `fastapi run` have formats of their own, and Gunicorn
+# prints the message of an error that it has logged once more.
+TEXT = {
+    "fastapi": r"⚡️.*|🐍.*|🌐.*|Documentation at .*|Logs:|INFO:     .*|ERROR:    Child process .*",
+    "gunicorn": r"No module named 'no_such_module'",
+}
+OTHERS = {name: value for name, value in DEFAULTS.items() if name not in {"server", "workers"}}
+
+
+def started_badly() -> list[Any]:
+    """Return a parameter for each server, with one worker and with two, and each kind of failure."""
+    found = []
+    for answers in combinations("server", "workers", **OTHERS):
+        for broken in BROKEN:
+            marks = [pytest.mark.xdist_group(label(answers))]
+            # multiprocessing itself prints what ends a worker.
+            if broken == "import" and answers["workers"] > 1 and answers["server"] in {"uvicorn", "fastapi"}:
+                reason = "a worker of Uvicorn prints why the application can't be imported"
+                marks.append(pytest.mark.xfail(reason=reason, strict=answers["server"] == "fastapi"))
+            name = f"{answers['server']}-{answers['workers']}-{broken}"
+            found.append(pytest.param(answers, broken, id=name, marks=marks))
+    return found
+
+
+@pytest.mark.parametrize(("answers", "broken"), started_badly())
+def test_what_fails_at_the_start_is_one_line_of_json(
+    installed: RenderTo, answers: Answers, broken: str
+) -> None:
+    service = installed(**answers)
+    main = service / "app" / "main.py"
+    main.write_text(main.read_text() + BROKEN[broken])
+    with reserved_port() as port:
+        assert port
+        command, env = deployed(service, port, PYTHONUNBUFFERED="1")
+        with started(command, service, port, env) as process:
+            until(lambda: process.popen.poll() is not None or says_why(process), "the reason")
+            # The rest of a line may follow.
+            lines = [line.strip() for line in process.output().rpartition("\n")[0].splitlines()]
+    reasons = []
+    for line in filter(None, lines):
+        if not re.fullmatch(TEXT.get(answers["server"], ""), line):
+            record = json.loads(line)
+            reasons += [text for text in record.values() if "Traceback" in str(text)]
+    assert any("Error: " in reason and "no_such_module" in reason for reason in reasons)
+
+
+def says_why(process: Process) -> bool:
+    return bool(re.search("Error: .*no_such_module", process.output()))
+
+
+# Migrations
+
+
+@pytest.mark.parametrize(
+    ("statement", "logged"),
+    [("alter table nowhere add x int", "no such table: nowhere"), ("", "Can't locate revision")],
+)
+def test_a_migration_that_fails_is_one_line_of_json(installed: RenderTo, statement: str, logged: str) -> None:
+    service = installed(**DEFAULTS | {"database": "sqlite"})
+    run("alembic upgrade head\nalembic revision --message next", service)
+    [newer] = (service / "migrations" / "versions").glob("*_next.py")
+    if statement:
+        newer.write_text(newer.read_text().replace("    pass\n", f"    op.execute({statement!r})\n"))
+    else:
+        # As after a rollback: the database has a revision that this release doesn't know.
+        run("alembic upgrade head", service)
+        newer.unlink()
+    compose = yaml.safe_load((service / "compose.prod.yaml").read_text())
+    migrated = subprocess.run(
+        compose["services"]["migrate"]["command"],
+        cwd=service,
+        env=variables(service) | {"ENVIRONMENT": "production"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    assert migrated.returncode != 0
+    records = [json.loads(line) for line in migrated.stdout.splitlines()]
+    [failure] = [record for record in records if record["level"] in {"ERROR", "CRITICAL"}]
+    assert logged in failure.get("exception", failure["message"])

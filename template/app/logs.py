@@ -4,6 +4,7 @@ import json
 import logging
 import logging.config
 import os
+import sys
 import time
 from contextvars import ContextVar
 from functools import lru_cache
@@ -25,6 +26,7 @@ def configure() -> None:
     logging.config.dictConfig(json.loads(configuration.read_text()))
     # No format shows thread or process ids, so don't look them up for each record.
     logging.logThreads = logging.logProcesses = logging.logMultiprocessing = False
+    logging.captureWarnings(in_production())
 
 
 def formatter() -> logging.Formatter:
@@ -36,6 +38,15 @@ def formatter() -> logging.Formatter:
 
 def in_production() -> bool:
     return os.environ.get("ENVIRONMENT") == "production"
+
+
+def log_uncaught(_: object, error: BaseException, __: object) -> None:
+    logging.getLogger(__name__).critical("Uncaught exception", exc_info=error)
+
+
+if in_production():
+    # At import, because servers read `logging.json` before they import the application.
+    sys.excepthook = log_uncaught
 
 
 class JsonFormatter(logging.Formatter):
