@@ -36,5 +36,5 @@ def create_engines(settings: Settings) -> tuple[AsyncEngine, AsyncEngine]:
 def is_unavailable(error: DBAPIError) -> bool:
     """Tell a server that went away from one that refused a statement."""
     number = error.orig.args[0] if error.orig and error.orig.args else None
-    # 1053: the server is shutting down.
-    return error.connection_invalidated or number == 1053
+    # 1053: the server is shutting down. The others: its disk is full.
+    return error.connection_invalidated or number in (1053, 3, 1021, 1026, 1114)

@@ -42,5 +42,7 @@ def refuse_closed(connection: Any, *_: Any) -> None:
 def is_unavailable(error: DBAPIError) -> bool:
     """Tell a server that went away from one that refused a statement."""
     state = getattr(error.orig, "sqlstate", None) or ""
-    # Class 08: the connection was lost. 57P01 to 57P03: the server stops or starts.
-    return error.connection_invalidated or state.startswith(("08", "57P0"))
+    # Class 08: the connection was lost. 53 and 58: a full or broken disk, no memory, no free
+    # connection. 57P01 to 57P03: the server stops or starts.
+    away = state.startswith(("08", "53", "57P0", "58"))
+    return error.connection_invalidated or away

@@ -1,18 +1,35 @@
 """Connections to SQLite."""
 
 import logging
+import os
+import shutil
 import sqlite3
+from pathlib import Path
 from typing import Any
 
+from fastapi.requests import HTTPConnection
 from sqlalchemy import Connection, event, make_url
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.pool import PoolResetState
 
+from app.errors import Unavailable
 from app.settings import Settings
 
 # Seconds that a statement waits while another process writes.
 BUSY_TIMEOUT = 5
+
+# Bytes. With less free space on its disk, a write can fail at any moment.
+LEAST_SPACE = 1_000_000
+
+# The file is locked for too long, or its disk is full, read-only or broken.
+UNAVAILABLE = {
+    sqlite3.SQLITE_BUSY,
+    sqlite3.SQLITE_FULL,
+    sqlite3.SQLITE_READONLY,
+    sqlite3.SQLITE_IOERR,
+    sqlite3.SQLITE_CANTOPEN,
+}
 
 # At DEBUG, the driver logs the values that clients sent.
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
@@ -57,7 +74,15 @@ def roll_back(connection: Any, _: Any, state: PoolResetState) -> None:
 
 
 def is_unavailable(error: DBAPIError) -> bool:
-    """Tell a file that another process locked for too long from a statement that was refused."""
+    """Tell a file that can't be used at present from a statement that was refused."""
     # Extended result codes keep the primary code in their low byte.
     code = getattr(error.orig, "sqlite_errorcode", 0) & 0xFF
-    return code == sqlite3.SQLITE_BUSY
+    return code in UNAVAILABLE
+
+
+async def require_space(connection: HTTPConnection) -> None:
+    """Raise a 503 while the file's disk is almost full or read-only."""
+    file = make_url(connection.state.settings.database_url).database
+    folder = Path(file or "").parent
+    if shutil.disk_usage(folder).free < LEAST_SPACE or not os.access(folder, os.W_OK):
+        raise Unavailable("The disk of the database is full or read-only.")
