@@ -214,14 +214,17 @@ OF_THE_SERVERS = {"WEB_CONCURRENCY", "FORWARDED_ALLOW_IPS", "PORT", "UVICORN_POR
 def settings_of(service: Path) -> set[str]:
     """Return the variables that a service reads its settings from."""
     of_a_package = service / "app" / "runtime_settings.py"
-    code = of_a_package if of_a_package.exists() else service / "main.py"
-    [settings] = [
+    own = of_a_package if of_a_package.exists() else service / "main.py"
+    classes = [
         node
+        for code in (own, service / "app" / "limits.py")
         for node in ast.parse(code.read_text()).body
-        if isinstance(node, ast.ClassDef) and node.name in {"Settings", "RuntimeSettings"}
+        if isinstance(node, ast.ClassDef) and node.name in {"Settings", "RuntimeSettings", "LimitSettings"}
     ]
+    assert len(classes) == 2
     return {
         field.target.id.upper()
+        for settings in classes
         for field in settings.body
         if isinstance(field, ast.AnnAssign) and isinstance(field.target, ast.Name)
     }

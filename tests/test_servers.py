@@ -360,7 +360,9 @@ def port() -> Iterator[int]:
         yield port
 
 
-@pytest.mark.parametrize(("name", "value"), [("ENVIRONMENT", "bad"), ("LOG_LEVEL", "loud")])
+@pytest.mark.parametrize(
+    ("name", "value"), [("ENVIRONMENT", "bad"), ("LOG_LEVEL", "loud"), ("MAX_BODY_SIZE", "much")]
+)
 def test_a_bad_variable_ends_the_start_with_its_name(
     plain_service: Path, server: Answers, port: int, name: str, value: str, request: pytest.FixtureRequest
 ) -> None:

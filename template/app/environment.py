@@ -25,7 +25,7 @@ async def run_lifespan(
         nonlocal reported
         # Starlette reports a failed start while it handles the exception of it.
         error = sys.exception()
-        if isinstance(error, ValidationError) and error.title == "Settings":
+        if isinstance(error, ValidationError) and error.title.endswith("Settings"):
             message = {**message, "message": what_to_set(error)}
             reported = True
         await send(message)

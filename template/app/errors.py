@@ -1,15 +1,19 @@
 """What clients and operators are told when something fails."""
 
+import errno
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any
 
-from fastapi.encoders import jsonable_encoder
+from fastapi.exception_handlers import http_exception_handler
 from fastapi.exceptions import RequestValidationError
-from fastapi.requests import HTTPConnection
+from fastapi.requests import HTTPConnection, Request
 from fastapi.responses import JSONResponse, Response
 from fastapi.websockets import WebSocket, WebSocketDisconnect, WebSocketState
+from starlette.exceptions import HTTPException
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from app.validation import answer_invalid
 
 logger = logging.getLogger(__name__)
 
@@ -18,13 +22,16 @@ class Unavailable(Exception):
     """Raised where something that a request needs does not answer; the message names it."""
 
 
-async def answer_invalid(_: HTTPConnection, error: RequestValidationError) -> Response:
-    """Respond with 422 and the problems, without the input.
-
-    The input may hold a secret, or what JSON can't: NaN, or half of a surrogate pair.
-    """
-    problems = [{k: v for k, v in p.items() if k != "input"} for p in error.errors()]
-    return JSONResponse({"detail": jsonable_encoder(problems)}, 422)
+async def answer_http_exception(
+    request: Request, error: HTTPException
+) -> Response | None:
+    """Respond as FastAPI does, but with 503 where an upload has filled the disk."""
+    cause = error.__cause__
+    if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
+        unavailable = Unavailable("There is no space for the upload.")
+        unavailable.__cause__ = cause
+        return await answer_unavailable(request, unavailable)
+    return await http_exception_handler(request, error)
 
 
 async def answer_unavailable(
@@ -56,6 +63,7 @@ def internal_server_error() -> Response:
 Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: answer_invalid,
+    HTTPException: answer_http_exception,
     Unavailable: answer_unavailable,
 }
 

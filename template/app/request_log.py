@@ -23,6 +23,9 @@ VALID_ID = re.compile(rb"[\w.:/+=-]{1,128}")
 # The messages that have the status and the headers.
 STARTS = {"http.response.start", "websocket.http.response.start", "websocket.accept"}
 
+# Every response: a browser takes it for what its Content-Type says.
+NOSNIFF = (b"x-content-type-options", b"nosniff")
+
 
 class RequestLog:
     """Gives each request an id and writes its access line.
@@ -66,7 +69,7 @@ class RequestLog:
                 # An accepted WebSocket has the status 101, Switching Protocols.
                 status = message.get("status", 101)
                 named = (b"x-request-id", identifier.encode())
-                message["headers"] = [*message.get("headers", ()), named]
+                message["headers"] = [*message.get("headers", ()), named, NOSNIFF]
                 unfinished = kind == "http.response.start"
                 if kind == "websocket.accept":
                     self.open_streams.add(task, PATIENCE)

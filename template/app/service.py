@@ -1,14 +1,18 @@
 """FastAPI with what every service needs."""
 
 import inspect
+from collections.abc import AsyncGenerator
+from contextlib import asynccontextmanager
 from typing import Any
 
 from fastapi import APIRouter, FastAPI
 from fastapi.middleware import Middleware
 from fastapi.routing import APIRoute
-from starlette.types import ASGIApp
+from starlette.routing import Route
+from starlette.types import ASGIApp, Lifespan
 
 from app.errors import HANDLERS, UnhandledErrors
+from app.limits import LimitSettings, RequestLimits
 from app.request_log import RequestLog
 
 
@@ -27,10 +31,37 @@ class Service(FastAPI):
         innermost = Middleware(UnhandledErrors)
         options["middleware"] = [*options.get("middleware", ()), innermost]
         super().__init__(**options)
+        # The defaults, until the lifespan reads the environment.
+        self.limits = LimitSettings.model_construct()
+        self.router.lifespan_context = self.limited(self.router.lifespan_context)
 
     def build_middleware_stack(self) -> ASGIApp:
         self.flatten()
-        return RequestLog(super().build_middleware_stack())
+        return RequestLog(RequestLimits(super().build_middleware_stack()))
+
+    def limited(self, lifespan: Lifespan[Any]) -> Lifespan[Any]:
+        """Return the lifespan, with the limits applied that the settings have."""
+
+        @asynccontextmanager
+        async def limited(app: Any) -> AsyncGenerator[Any]:
+            async with lifespan(app) as state:
+                settings = (state or {}).get("settings")
+                if not isinstance(settings, LimitSettings):
+                    settings = LimitSettings()
+                self.limits = settings
+                if not self.limits.api_docs:
+                    self.hide_docs()
+                yield state
+
+        return limited
+
+    def hide_docs(self) -> None:
+        """Remove the OpenAPI document and the pages that show it."""
+        oauth2 = self.swagger_ui_oauth2_redirect_url
+        paths = {self.openapi_url, self.docs_url, self.redoc_url, oauth2}
+        for route in [*self.routes]:
+            if type(route) is Route and route.path in paths:
+                self.routes.remove(route)
 
     def include_router(self, router: APIRouter, **options: Any) -> None:
         super().include_router(router, **options)
