@@ -13,6 +13,7 @@ import httpx2
 import pytest
 from _pytest.mark import ParameterSet
 
+from harness.bodies import send_bodies
 from harness.containers import HARDENED, Container, DockerError, build, composed, docker, unique
 from harness.matrix import Answers, combinations, covering, label, values
 from harness.ports import reserved_port
@@ -34,6 +35,11 @@ from starlette.responses import PlainTextResponse
 @app.get("/pid")
 async def pid() -> int:
     return os.getpid()
+
+
+@app.post("/bodies")
+async def bodies(body: dict[str, int]) -> int:
+    return len(body)
 
 
 @app.get("/slow")
@@ -204,6 +210,72 @@ class TestStopping:
             replaced = until(lambda: pids(container, 2, without=victim), "a new worker")
             assert len(replaced - before) == 1
             assert container.inspect(".State.Running")
+
+
+# Prints the most kB that each process has had, without those of health checks and its own.
+PEAKS = """
+import contextlib, os, pathlib
+for process in pathlib.Path("/proc").glob("[0-9]*"):
+    with contextlib.suppress(OSError):
+        lines = dict(line.split(":", 1) for line in (process / "status").read_text().splitlines())
+        health_check = b"http.client" in (process / "cmdline").read_bytes()
+        if not health_check and int(process.name) != os.getpid():
+            print(process.name, lines["VmHWM"].split()[0])
+"""
+
+
+class TestBodies:
+    """Sends more than the limit to a container of compose.prod.yaml, with its own limits."""
+
+    # 50 take some minutes on two cores: `BODIES=50` sends them.
+    COUNT = int(os.environ.get("BODIES", "8"))
+
+    @pytest.mark.parametrize("server", SERVERS)
+    def test_large_bodies_are_refused_in_no_more_memory_while_others_are_served(
+        self, image: Callable[..., Image], server: str
+    ) -> None:
+        service, tag = image(probes=True, server=server)
+        docker("tag", tag, f"{tag}:1")
+        with (
+            reserved_port() as port,
+            composed(
+                service, "compose.prod.yaml", IMAGE=tag, TAG="1", HOST_PORT=str(port), CPU_LIMIT="1"
+            ) as project,
+            httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
+        ):
+            assert port
+            project.up()
+
+            def peaks() -> dict[str, int]:
+                printed = docker("exec", project.container, "python", "-c", PEAKS)
+                return {pid: int(peak) for pid, peak in map(str.split, printed.splitlines())}
+
+            async def upload(chunked: bool, count: int) -> tuple[list[int], list[int]]:
+                """Return the statuses of the bodies, and of other requests meanwhile."""
+                sent = asyncio.create_task(send_bodies(port, "/bodies", count, 100 * 2**20, chunked))
+                others = []
+                while not sent.done():
+                    response = await asyncio.to_thread(client.get, "/items/5?q=somequery")
+                    others.append(response.status_code)
+                return await sent, others
+
+            # What a process needs to refuse a body for the first time.
+            for chunked in (False, True):
+                asyncio.run(upload(chunked, 1))
+            before = peaks()
+            for chunked in (False, True):
+                refused, others = asyncio.run(upload(chunked, self.COUNT))
+                # Granian closes the connection of a client that sends on.
+                assert set(refused) <= ({413, 0} if server == "granian" else {413})
+                assert set(others) == {200}
+                after = peaks()
+                assert after.keys() == before.keys()
+                # Of a body in chunks, as much as the limit allows is read before it is refused.
+                held = self.COUNT * 1024 if chunked else 0
+                assert sum(after.values()) <= 1.1 * sum(before.values()) + held
+            assert docker("inspect", "--format={{.RestartCount}}", project.container).strip() == "0"
+            assert client.post("/bodies", json={"a": 1}).json() == 1
+        docker("image", "rm", f"{tag}:1")
 
 
 async def stop_with_requests_in_flight(container: Container, count: int) -> tuple[list[int], int]:

@@ -309,6 +309,29 @@ def bodies_with_a_limit(new: type[Service]) -> Case:
     return app, "flat"
 
 
+def routes_with_limits_of_their_own(new: type[Service]) -> Case:
+    app = new(max_body_size=2)
+    router = APIRouter(max_body_size=1)
+
+    @router.post("/things/", max_body_size=400)
+    async def create(item: Item) -> Item:
+        return item
+
+    @router.post("/form", max_body_size=400)
+    async def form(request: Request) -> int:
+        return len(await request.body())
+
+    app.include_router(router)
+    app.include_router(routes(APIRouter(max_body_size=100)))
+    return app, "flat"
+
+
+def an_inclusion_with_a_limit(new: type[Service]) -> Case:
+    app = new()
+    app.include_router(routes(APIRouter()), max_body_size=100)
+    return app, "included"
+
+
 def forms_with_a_limit(new: type[Service]) -> Case:
     app = new()
     app.include_router(routes(APIRouter(form_limits={"max_fields": 3})))
