@@ -65,6 +65,8 @@ ALWAYS = {
     "pyproject.toml",
     "tests/client_fixtures.py",
     "tests/conftest.py",
+    "tests/limited_service.py",
+    "tests/test_body_limits.py",
     "tests/test_errors.py",
     "tests/test_health.py",
     "tests/test_items.py",
@@ -73,6 +75,7 @@ ALWAYS = {
     "tests/test_main.py",
     "tests/test_request_log.py",
     "tests/test_unhandled_errors.py",
+    "tests/test_validation.py",
     "tests/test_websockets.py",
     "tests/websocket_client.py",
 }
