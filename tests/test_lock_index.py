@@ -76,7 +76,9 @@ def test_a_lock_that_is_not_what_uv_writes_is_noticed(uv: Uv, name: str, line: s
         rendered, locks=rendered.locks | {name: re.sub(line, "", rendered.locks[name], count=1)}
     )
     assert changed.locks != rendered.locks
-    assert locked_again(uv, changed)[name] == rendered.locks[name]
+    # Not always what was rendered: the index can get a release that is dated before its moment, and uv takes
+    # it where the lock no longer holds the version.
+    assert locked_again(uv, changed)[name] != changed.locks[name]
 
 
 # Locking again
