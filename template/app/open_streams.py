@@ -42,6 +42,8 @@ class OpenStreams:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=1)
+        # Tests start an application more than once.
+        self.ending = False
 
     def has_ended(self, task: asyncio.Task[Any]) -> bool:
         """Tell whether a task was cancelled here, and not for another reason."""

@@ -41,8 +41,6 @@ class RequestLog:
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
-            # Tests start an application more than once.
-            self.open_streams = OpenStreams()
             self.open_streams.end_when_the_server_stops()
 
             async def receive_last() -> Message:
