@@ -84,7 +84,7 @@ class Seen:
 
 
 class Clients:
-    """Runs Locust until the block ends, and reads what it records."""
+    """Runs Locust until `stop`, and reads what it records."""
 
     def __init__(self, stack: Stack, folder: Path) -> None:
         self.seen = Seen()
@@ -127,8 +127,11 @@ class Clients:
 def kill(stack: Stack, pid: int) -> None:
     """End a process of a container as the kernel does when memory is short."""
     code = f"import os; os.kill({pid}, 9)"
-    image = f"{stack.project.environment['IMAGE']}:{stack.project.environment['TAG']}"
-    docker("run", "--rm", "--privileged", "--pid=host", "--user=0", image, "python", "-c", code)
+    docker("run", "--rm", "--privileged", "--pid=host", "--user=0", image_of(stack), "python", "-c", code)
+
+
+def image_of(stack: Stack) -> str:
+    return f"{stack.project.environment['IMAGE']}:{stack.project.environment['TAG']}"
 
 
 def kill_service(service: str) -> Callable[[Stack], None]:
@@ -146,11 +149,10 @@ def kill_worker(stack: Stack) -> None:
 
 
 def restart(service: str) -> Callable[[Stack], None]:
-    return lambda stack: void(stack.compose("restart", service))
+    def fault(stack: Stack) -> None:
+        stack.compose("restart", service)
 
-
-def void(_: object) -> None:
-    """Ignore what a command printed."""
+    return fault
 
 
 def pause(service: str) -> Callable[[Stack], None]:
@@ -222,20 +224,16 @@ def lock_table(stack: Stack) -> None:
     stack.compose("exec", "-T", "app", "python", "-c", LOCK, statements, str(LASTS))
 
 
-# The service and the folder of the data. What fills the disk is written beside the data.
-DATA_FOLDERS = {
-    "postgresql": ("database", "/var/lib/postgresql"),
-    "mysql": ("database", "/var/lib/mysql"),
-    "sqlite": ("app", "/data"),
-}
-
-
 def fill_disk(stack: Stack) -> None:
-    service, folder = DATA_FOLDERS[stack.answers["database"]]
-    filler = f"{folder}/filler"
-    # It ends when the disk is full, and fills again what the database sets free.
-    fill = f"timeout {LASTS} sh -c 'while :; do cat /dev/zero >>{filler}; sleep 0.2; done' 2>/dev/null"
-    stack.compose("exec", "-T", service, "sh", "-c", f"{fill}; rm {filler}")
+    """Fill the disk beside the data, and fill again what the database sets free."""
+    fill = f"timeout {LASTS} sh -c 'while :; do cat /dev/zero >>/disk/filler; sleep 0.2; done' 2>/dev/null"
+    # Not in the container of the database, which ends when it can't write.
+    volume = f"--volume={stack.project.name}_{volume_of(stack.answers)}:/disk"
+    docker("run", "--rm", "--user=0", volume, image_of(stack), "sh", "-c", f"{fill}; rm /disk/filler")
+
+
+def volume_of(answers: Answers) -> str:
+    return "data" if answers["database"] == "sqlite" else "database"
 
 
 def flush_cache(stack: Stack) -> None:
@@ -302,7 +300,7 @@ def in_production(folder: Path, answers: Answers, disk: str) -> Iterator[Stack]:
     """Yield the service of compose.prod.yaml, with a disk for its data that is mounted with these options."""
     service = rendered(folder / "orders-api", project_name="orders-api", workers=WORKERS, **answers)
     file = service / "compose.prod.yaml"
-    volume = "data" if answers["database"] == "sqlite" else "database"
+    volume = volume_of(answers)
     options = f"    driver_opts: {{type: tmpfs, device: tmpfs, o: '{disk}'}}\n"
     # Docker empties such a disk when no container has it.
     holder = f"  holder:\n    <<: *app\n    command: [sleep, infinity]\n    volumes: ['{volume}:/held']\n"

@@ -7,6 +7,7 @@ import os
 import subprocess
 import tarfile
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
@@ -14,7 +15,7 @@ import pytest
 from _pytest.mark import ParameterSet
 
 from harness.bodies import send_bodies
-from harness.containers import HARDENED, Container, DockerError, build, composed, docker, unique
+from harness.containers import HARDENED, Container, DockerError, Project, build, composed, docker, unique
 from harness.matrix import Answers, combinations, covering, label, values
 from harness.ports import reserved_port
 from harness.waiting import until
@@ -91,6 +92,20 @@ def image(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Iter
         docker("image", "rm", "--force", tag)
 
 
+@contextmanager
+def in_production(service: Path, tag: str) -> Iterator[tuple[Project, int]]:
+    """Run an image as compose.prod.yaml does. Yield the project and its port on this machine."""
+    docker("tag", tag, f"{tag}:1")
+    try:
+        with reserved_port() as port:
+            assert port
+            names = {"IMAGE": tag, "TAG": "1", "HOST_PORT": str(port), "CPU_LIMIT": "1"}
+            with composed(service, "compose.prod.yaml", **names) as project:
+                yield project.up(), port
+    finally:
+        docker("image", "rm", f"{tag}:1")
+
+
 def in_group(name: str, value: object, case: str) -> ParameterSet:
     """Return a test case that runs in the same process as the others of its group, and shares their image."""
     return pytest.param(value, id=case, marks=pytest.mark.xdist_group(f"docker-{name}"))
@@ -110,14 +125,7 @@ class TestAsProductionStartsIt:
     @pytest.mark.parametrize("answers", IMAGES)
     def test_it_is_healthy_and_answers(self, image: Callable[..., Image], answers: Answers) -> None:
         service, tag = image(**answers)
-        docker("tag", tag, f"{tag}:1")
-        with (
-            reserved_port() as port,
-            composed(
-                service, "compose.prod.yaml", IMAGE=tag, TAG="1", HOST_PORT=str(port), CPU_LIMIT="1"
-            ) as project,
-        ):
-            project.up()
+        with in_production(service, tag) as (project, port):
             item = httpx2.get(f"http://127.0.0.1:{port}/items/5", params={"q": "somequery"}, timeout=30)
             assert item.json() == {"item_id": 5, "q": "somequery"}
             host = json.loads(docker("inspect", "--format={{json .HostConfig}}", project.container))
@@ -126,7 +134,6 @@ class TestAsProductionStartsIt:
             assert host["SecurityOpt"] == ["no-new-privileges:true"]
             assert host["RestartPolicy"]["Name"] == "unless-stopped"
             assert host["LogConfig"]["Config"] == {"max-size": "10m", "max-file": "5"}
-        docker("image", "rm", f"{tag}:1")
 
     @pytest.mark.parametrize("answers", IMAGES)
     def test_process_1_is_the_server_and_runs_as_a_user_without_privileges(
@@ -235,16 +242,10 @@ class TestBodies:
         self, image: Callable[..., Image], server: str
     ) -> None:
         service, tag = image(probes=True, server=server)
-        docker("tag", tag, f"{tag}:1")
         with (
-            reserved_port() as port,
-            composed(
-                service, "compose.prod.yaml", IMAGE=tag, TAG="1", HOST_PORT=str(port), CPU_LIMIT="1"
-            ) as project,
+            in_production(service, tag) as (project, port),
             httpx2.Client(base_url=f"http://127.0.0.1:{port}", timeout=60) as client,
         ):
-            assert port
-            project.up()
 
             def peaks() -> dict[str, int]:
                 printed = docker("exec", project.container, "python", "-c", PEAKS)
@@ -275,7 +276,6 @@ class TestBodies:
                 assert sum(after.values()) <= 1.1 * sum(before.values()) + held
             assert docker("inspect", "--format={{.RestartCount}}", project.container).strip() == "0"
             assert client.post("/bodies", json={"a": 1}).json() == 1
-        docker("image", "rm", f"{tag}:1")
 
 
 async def stop_with_requests_in_flight(container: Container, count: int) -> tuple[list[int], int]:

@@ -73,6 +73,7 @@ ALWAYS = {
     "tests/test_limits.py",
     "tests/test_logs.py",
     "tests/test_main.py",
+    "tests/test_open_streams.py",
     "tests/test_request_log.py",
     "tests/test_unhandled_errors.py",
     "tests/test_validation.py",

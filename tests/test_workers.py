@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from harness.broken_starts import FAILURE, break_import, break_lifespan
 from harness.matrix import DEFAULTS, Answers, combinations, label
 from harness.ports import reserved_port
 from harness.running import Process, deployed, serving, started
@@ -17,8 +18,6 @@ pytestmark = pytest.mark.project
 
 # Seconds until a dead worker must be replaced. Uvicorn looks every half second.
 SOON = 3
-# What a service logs whose application can't be loaded.
-FAILURE = "no_such_module"
 
 OTHERS = {name: value for name, value in DEFAULTS.items() if name not in ("server", "workers")}
 SERVICES = list(combinations("server", "workers", **OTHERS))
@@ -40,32 +39,6 @@ def each_server(reason: str, *numbers_of_workers: int) -> list[object]:
             marks.append(pytest.mark.xfail(reason=reason, strict=True))
         found.append(pytest.param(answers, id=f"{answers['server']}-{answers['workers']}", marks=marks))
     return found
-
-
-def break_import(service: Path, after: int = 0) -> None:
-    """Let the import of the application fail after some seconds."""
-    main = service / "app/main.py"
-    main.write_text(main.read_text() + f"\nimport time\n\ntime.sleep({after})\nimport no_such_module\n")
-
-
-BROKEN_RESOURCE = """
-from collections.abc import AsyncGenerator
-from contextlib import asynccontextmanager
-
-
-@asynccontextmanager
-async def open_it(_: object) -> AsyncGenerator[None]:
-    raise RuntimeError("no_such_module")
-    yield
-
-app = create_app(resources={"it": open_it})
-"""
-
-
-def break_lifespan(service: Path) -> None:
-    """Let the start of the lifespan fail."""
-    main = service / "app/main.py"
-    main.write_text(main.read_text().replace("\napp = create_app()\n", BROKEN_RESOURCE))
 
 
 @pytest.fixture
@@ -119,8 +92,8 @@ def test_a_worker_that_is_slow_to_start_is_left_alone(installed: RenderTo, answe
 # Failed
 
 
-def how_it_ended(service: Path, port: int, workers: int) -> tuple[int, str]:
-    """Return the exit code and the output of a service that must not start, nor try again."""
+def check_end(service: Path, port: int, workers: int) -> None:
+    """Start a service whose workers can't start. Fail unless it ends with an error, and tries only once."""
     command, env = deployed(service, port)
     tried: set[int] = set()
     with started(command, service, port, env) as process:
@@ -131,7 +104,8 @@ def how_it_ended(service: Path, port: int, workers: int) -> tuple[int, str]:
 
         until(ended_or_tries_again, "the service ends")
         assert len(tried) <= workers, f"it starts workers again:\n{process.output()[-4000:]}"
-        return process.wait(), process.output()
+        assert process.wait() > 0
+        assert FAILURE in process.output()
 
 
 @pytest.mark.parametrize("answers", each_server(STARTS_AGAIN, 1, 2))
@@ -140,9 +114,7 @@ def test_an_application_that_cannot_be_imported_ends_the_service_with_an_error(
 ) -> None:
     service = installed(**answers)
     break_import(service)
-    code, output = how_it_ended(service, port, answers["workers"])
-    assert FAILURE in output
-    assert code > 0
+    check_end(service, port, answers["workers"])
 
 
 @pytest.mark.parametrize("answers", each_server(ENDS_WITH_0, 1, 2))
@@ -151,17 +123,13 @@ def test_a_lifespan_that_fails_ends_the_service_with_an_error(
 ) -> None:
     service = installed(**answers)
     break_lifespan(service)
-    code, output = how_it_ended(service, port, answers["workers"])
-    assert FAILURE in output
-    assert code > 0
+    check_end(service, port, answers["workers"])
 
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_granian_ends_too_where_a_failure_takes_longer_than_its_own_limit_for_crash_loops(
     installed: RenderTo, port: int, workers: int
 ) -> None:
-    answers = DEFAULTS | {"server": "granian", "workers": workers}
-    service = installed(**answers)
+    service = installed(**DEFAULTS | {"server": "granian", "workers": workers})
     break_import(service, after=6)
-    code, _ = how_it_ended(service, port, workers)
-    assert code > 0
+    check_end(service, port, workers)

@@ -28,9 +28,8 @@ async def answer_http_exception(
     """Respond as FastAPI does, but with 503 where an upload has filled the disk."""
     cause = error.__cause__
     if isinstance(cause, OSError) and cause.errno == errno.ENOSPC:
-        unavailable = Unavailable("There is no space for the upload.")
-        unavailable.__cause__ = cause
-        return await answer_unavailable(request, unavailable)
+        logger.warning("There is no space for the upload. %r", cause)
+        return unavailable("There is no space for the upload.")
     return await http_exception_handler(request, error)
 
 
@@ -40,7 +39,7 @@ async def answer_unavailable(
     """Respond with 503, or close an open WebSocket with 1013, Try Again Later."""
     cause = f" {error.__cause__!r}" if error.__cause__ else ""
     logger.warning("%s%s", error, cause)
-    response = JSONResponse({"detail": str(error)}, 503, {"Retry-After": "1"})
+    response = unavailable(str(error))
     if not isinstance(connection, WebSocket):
         return response
     opening = connection.application_state is WebSocketState.CONNECTING
@@ -49,6 +48,10 @@ async def answer_unavailable(
     else:
         await connection.close(1013, str(error))
     return None
+
+
+def unavailable(detail: str) -> Response:
+    return JSONResponse({"detail": detail}, 503, {"Retry-After": "1"})
 
 
 def takes_response(scope: Scope) -> bool:

@@ -35,14 +35,14 @@ class OpenStreams:
         asyncio.get_running_loop().call_later(self.tasks[task], task.cancel)
 
     async def end_at_once(self) -> None:
-        """End what the server left open when it stopped, and wait until all of it has its access line."""
+        """End what the server has left open, and wait until each stream has its access line."""
         self.ending = True
         left = [*self.tasks]
         for task in left:
             task.cancel()
         if left:
             await asyncio.wait(left, timeout=1)
-        # Tests start an application more than once.
+        # Tests start the same application again.
         self.ending = False
 
     def has_ended(self, task: asyncio.Task[Any]) -> bool:
