@@ -48,9 +48,16 @@ def port() -> Iterator[int]:
         yield port
 
 
-def system_call(process: Process) -> str:
-    """Return the number of the system call that the server's first process is in."""
-    return Path(f"/proc/{process.pid}/syscall").read_text().split()[0]
+def steady_system_call(process: Process, *others: str) -> str:
+    """Return the system call in which the first process stays, once that is none of the others."""
+    seen = ["running"]
+
+    def stays() -> str:
+        seen.append(Path(f"/proc/{process.pid}/syscall").read_text().split()[0])
+        before, now = seen[-2:]
+        return now if now == before and now not in {"running", *others} else ""
+
+    return until(stays, "the parent waits")
 
 
 # Replaced
@@ -64,11 +71,11 @@ def test_a_worker_that_dies_while_its_parent_asks_it_is_soon_replaced(
         until(lambda: len(process.workers()) == 2, "both workers")
         before = process.workers()
         killed = min(before)
-        between_looks = system_call(process)
+        between_looks = steady_system_call(process)
         os.kill(killed, signal.SIGSTOP)
         if answers["server"] in {"uvicorn", "fastapi"}:
             # Uvicorn's parent asks each worker, and waits for the response of this one.
-            until(lambda: system_call(process) not in {between_looks, "running"}, "the parent waits")
+            steady_system_call(process, between_looks)
         os.kill(killed, signal.SIGKILL)
         until(lambda: process.workers() - before, "another worker", deadline=SOON)
 
