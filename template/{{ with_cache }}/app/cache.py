@@ -9,8 +9,8 @@ import asyncio
 import logging
 import time
 from collections.abc import AsyncGenerator, Awaitable, Callable
-from contextlib import asynccontextmanager
-from typing import Annotated, Any
+from contextlib import asynccontextmanager, suppress
+from typing import Annotated, Any, TypeVar
 from uuid import uuid4
 
 from fastapi import Depends
@@ -18,11 +18,12 @@ from fastapi.requests import HTTPConnection
 from redis.asyncio import BlockingConnectionPool, Redis
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
-from redis.exceptions import RedisError
+from redis.exceptions import RedisError, ResponseError
 
 from app.settings import Settings
 
 logger = logging.getLogger(__name__)
+Parsed = TypeVar("Parsed")
 
 # Seconds. MARK_LIVES must exceed the longest transaction: if a mark expired earlier, a reader
 # could keep an entry from before the change.
@@ -36,20 +37,21 @@ POOL_SIZE = 20
 
 # A key's value is an entry (this prefix and the text), a reader's lease, or the count of changes in progress.
 ENTRY = "="
+LEASE = "lease "
 
 KEEP_ENTRY = """
-if redis.call('GET', KEYS[1]) == ARGV[1] then
+if redis.pcall('GET', KEYS[1]) == ARGV[1] then
     redis.call('SET', KEYS[1], ARGV[2], 'EX', ARGV[3])
 end
 return 1
 """
 BEGIN_CHANGE = """
-local changes = tonumber(redis.call('GET', KEYS[1])) or 0
+local changes = tonumber(redis.pcall('GET', KEYS[1])) or 0
 redis.call('SET', KEYS[1], changes + 1, 'EX', ARGV[1])
 return 1
 """
 END_CHANGE = """
-local changes = tonumber(redis.call('GET', KEYS[1])) or 0
+local changes = tonumber(redis.pcall('GET', KEYS[1])) or 0
 if changes > 1 then
     redis.call('SET', KEYS[1], changes - 1, 'EX', ARGV[1])
 else
@@ -72,22 +74,44 @@ class Cache:
         self.outdated: set[str] = set()
         self.removing: asyncio.Task[None] | None = None
 
-    async def read(self, key: str, load: Callable[[], Awaitable[str]]) -> str:
-        """Return the entry, or else what `load` returns, and keep that unless a change began meanwhile."""
+    async def read(
+        self,
+        key: str,
+        load: Callable[[], Awaitable[str]],
+        parse: Callable[[str], Parsed],
+    ) -> Parsed:
+        """Parse the entry, or else what `load` returns, and keep that unless a change began meanwhile.
+
+        An entry for which `parse` raises a ValueError is replaced.
+        """
         if self.outdated or time.monotonic() < self.next_try:
-            return await load()
-        found: str | None = await self.ask(self.client.get(key))
+            return parse(await load())
+        found: str | None = await self.ask(self.get(key))
         if found and found.startswith(ENTRY):
-            return found.removeprefix(ENTRY)
-        if found or self.away:
-            return await load()
-        lease = f"lease {uuid4()}"
+            with suppress(ValueError):
+                return parse(found.removeprefix(ENTRY))
+        elif self.away or (found and (found.startswith(LEASE) or found.isdecimal())):
+            return parse(await load())
+        if found is not None:
+            # A lease or a mark that another process stored meanwhile may go, too: without its
+            # lease a reader keeps nothing, and the end of a change removes any entry.
+            await self.ask(self.client.delete(key))
+        lease = f"{LEASE}{uuid4()}"
         leased = await self.ask(self.client.set(key, lease, nx=True, ex=LEASE_LIVES))
         loaded = await load()
         if leased:
             entry = ENTRY + loaded
             await self.ask(self.keep_entry([key], [lease, entry, ENTRY_LIVES]))
-        return loaded
+        return parse(loaded)
+
+    async def get(self, key: str) -> Any:
+        """Return the value of the key, or an empty text if the value is of a type that the cache never stores."""
+        try:
+            return await self.client.get(key)
+        except ResponseError as error:
+            if not str(error).startswith("WRONGTYPE"):
+                raise
+            return ""
 
     @asynccontextmanager
     async def changing(self, key: str) -> AsyncGenerator[None]:
@@ -143,6 +167,8 @@ async def open_cache(settings: Settings) -> AsyncGenerator[Cache]:
         max_connections=POOL_SIZE,
         timeout=None,
         decode_responses=True,
+        # Bytes that are not UTF-8 become \x, which no JSON has, and not an error.
+        encoding_errors="backslashreplace",
         # Waiting for the server must not take much longer than loading without it.
         socket_connect_timeout=0.25,
         socket_timeout=0.25,
