@@ -21,6 +21,7 @@ from harness.stacks import (
     stacked,
     with_rotating_answers,
 )
+from harness.waiting import until
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.docker
@@ -65,8 +66,9 @@ class TestDevelopment:
         self, developed: Stack
     ) -> None:
         check = developed.store()
+        # This also runs the migrations again, perhaps before the database accepts connections.
         developed.compose("restart", "--timeout=10")
-        developed.up()
+        until(lambda: developed.status("/health/ready") == 200, "the service is ready again")
         check()
         developed.compose("down", "--timeout=10")
         developed.up()
