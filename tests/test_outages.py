@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from harness.containers import unique
+from harness.containers import Container, unique
 from harness.stacks import (
     CACHED,
     DATABASE_SERVERS,
@@ -174,6 +174,34 @@ def test_migrations_that_start_at_the_same_moment_apply_each_revision_once_and_m
     assert stack.inspect("app")["State"]["StartedAt"] == started
 
 
+# The name server never responds, so a resolution takes longer than the cache's limit of 0.25 s. A failure that
+# nobody waits for is logged when it is collected.
+READ_WITHOUT_A_NAME_SERVER = """
+import asyncio, gc, socket, uvloop
+from app.cache import open_cache
+from app.settings import Settings
+
+async def load():
+    return "1"
+
+async def main():
+    read = []
+    async with open_cache(Settings.read()) as cache:
+        for _ in range(3):
+            cache.next_try = 0
+            read.append(await cache.read("lamp", load, str))
+    try:
+        await asyncio.get_running_loop().getaddrinfo("cache.invalid", 6379)
+    except socket.gaierror:
+        gc.collect()
+        print(*read)
+
+with socket.socket(type=socket.SOCK_DGRAM) as name_server:
+    name_server.bind(("127.0.0.1", 53))
+    uvloop.run(main())
+"""
+
+
 class TestCache:
     @pytest.mark.parametrize("database", EACH_CACHED)
     def test_without_the_cache_requests_are_answered_and_each_worker_logs_it_once(
@@ -208,6 +236,17 @@ class TestCache:
         ask = "REDISCLI_AUTH=$(cat /run/secrets/cache_password) valkey-cli info stats"
         lines = stack.compose("exec", "-T", "cache", "sh", "-c", ask).split()
         return next(int(line.partition(":")[2]) for line in lines if line.startswith("keyspace_hits:"))
+
+    @pytest.mark.parametrize("database", EACH_CACHED[:1])
+    def test_a_cache_whose_name_is_not_resolved_is_one_line_in_the_log(
+        self, deployment: Deployment, database: str
+    ) -> None:
+        image = deployment(database).inspect("app")["Config"]["Image"]
+        options = ("--dns=127.0.0.1", "--env=RES_OPTIONS=timeout:1 attempts:1")
+        with Container(image, *options, "--env=CACHE_URL=redis://cache.invalid:6379") as container:
+            [warning, end] = container.python(READ_WITHOUT_A_NAME_SERVER).splitlines()
+        assert warning == "No cache, continuing without it: Timeout connecting to server"
+        assert end == "1 1 1"
 
     @pytest.mark.parametrize("database", EACH_CACHED_DATABASE)
     def test_what_was_written_is_read_at_once_by_every_worker(

@@ -15,7 +15,7 @@ from uuid import uuid4
 
 from fastapi import Depends
 from fastapi.requests import HTTPConnection
-from redis.asyncio import BlockingConnectionPool, Redis
+from redis.asyncio import BlockingConnectionPool, Connection, Redis, SSLConnection
 from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 from redis.exceptions import RedisError, ResponseError
@@ -143,7 +143,7 @@ class Cache:
             answer = await question
         except RedisError as error:
             if not self.away:
-                logger.warning("No cache, continuing without it: %r", error)
+                logger.warning("No cache, continuing without it: %s", error)
             self.away = True
             self.next_try = time.monotonic() + RETRY_AFTER
             return None
@@ -156,6 +156,23 @@ class Cache:
         if self.removing:
             self.removing.cancel()
         await self.client.aclose()
+
+
+class ByAddress(Connection):
+    """Resolves the server's name before it connects.
+
+    A resolution within uvloop's connect goes on after `socket_connect_timeout`, and its failure
+    would be logged each time: https://github.com/MagicStack/uvloop/issues/437.
+    """
+
+    async def _connect(self) -> None:
+        async with asyncio.timeout(self.socket_connect_timeout):
+            await asyncio.get_running_loop().getaddrinfo(self.host, self.port)
+        await super()._connect()
+
+
+class ByAddressWithTLS(ByAddress, SSLConnection):
+    """Does the same where `CACHE_URL` begins with `rediss:`."""
 
 
 @asynccontextmanager
@@ -174,6 +191,8 @@ async def open_cache(settings: Settings) -> AsyncGenerator[Cache]:
         socket_timeout=0.25,
         retry=Retry(NoBackoff(), 1),
     )
+    encrypted = issubclass(pool.connection_class, SSLConnection)
+    pool.connection_class = ByAddressWithTLS if encrypted else ByAddress
     cache = Cache(Redis.from_pool(pool))
     try:
         yield cache
