@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from pathlib import Path
@@ -57,6 +58,18 @@ def give_away(service: Path) -> None:
     if os.geteuid() == 0:
         for path in [service, *service.rglob("*")]:
             os.chown(path, DEVELOPER, DEVELOPER)
+
+
+# Prints the status of the response to a GET, or 0 if there is none.
+STATUS = """
+import http.client, sys
+connection = http.client.HTTPConnection("127.0.0.1", 8000)
+try:
+    connection.request("GET", sys.argv[1])
+    print(connection.getresponse().status)
+except OSError:
+    print(0)
+"""
 
 
 class TestDevelopment:
@@ -217,6 +230,34 @@ class TestProduction:
             printed = str(error.value).partition("\n")[2]
             assert wrong not in printed
             assert "Traceback" not in printed
+
+    def test_a_password_that_the_database_refuses_is_a_503_and_one_line_that_says_so(
+        self, deployed: Stack
+    ) -> None:
+        database = deployed.answers["database"]
+        if database not in DATABASE_SERVERS:
+            pytest.skip("the address of this database has no password")
+        wrong = unique("password")
+        name = unique("refused")
+        url = f"--env=DATABASE_URL={database}://app:{wrong}@database/app"
+        deployed.compose(
+            "run", "--detach", "--no-deps", f"--name={name}", "--env=WEB_CONCURRENCY=1", url, "app"
+        )
+
+        def status(path: str) -> str:
+            return docker("exec", name, "python", "-c", STATUS, path).strip()
+
+        try:
+            until(lambda: status("/health/live") == "200", "the service has started")
+            assert [status(path) for path in ("/items", "/health/ready", "/items")] == ["503"] * 3
+            lines = docker("logs", name).splitlines()
+        finally:
+            docker("rm", "--force", name)
+        warnings = [line for line in lines if '"level":"WARNING"' in line and '"access"' not in line]
+        assert warnings
+        for warning in warnings:
+            assert re.search("password|Access denied", json.loads(warning)["message"])
+        assert not [line for line in lines if wrong in line or "Traceback" in line or '"ERROR"' in line]
 
     def test_an_address_that_the_migration_cannot_use_is_one_sentence_without_its_password(
         self, deployed: Stack

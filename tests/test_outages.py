@@ -174,8 +174,8 @@ def test_migrations_that_start_at_the_same_moment_apply_each_revision_once_and_m
     assert stack.inspect("app")["State"]["StartedAt"] == started
 
 
-# The name server never responds, so a resolution takes longer than the cache's limit of 0.25 s. A failure that
-# nobody waits for is logged when it is collected.
+# The name server never responds, so a resolution takes longer than the cache's limit of 0.25 s. A failure
+# that nobody waits for is logged when it is collected.
 READ_WITHOUT_A_NAME_SERVER = """
 import asyncio, gc, socket, uvloop
 from app.cache import open_cache
