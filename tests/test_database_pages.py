@@ -12,7 +12,7 @@ from harness.clones import commit, git
 from harness.containers import docker, unique
 from harness.development import development, in_git
 from harness.matrix import Answers, label
-from harness.pages import page, part, section, shell
+from harness.pages import page, part, section, service_section, shell
 from harness.ports import reserved_port
 from harness.running import run
 from harness.stacks import DATA_ONCE, DATABASE_SERVERS, DATABASES, make_secrets
@@ -38,6 +38,16 @@ down_revision = "0001"
 
 def upgrade() -> None:
     op.add_column("items", sa.Column("price", sa.Integer(), server_default="0", nullable=False))
+"""
+FAILS = """
+from alembic import op
+
+revision = "AFTER"
+down_revision = "BEFORE"
+
+
+def upgrade() -> None:
+    op.execute("ALTER TABLE nowhere ADD price INTEGER")
 """
 
 
@@ -179,3 +189,21 @@ def test_a_release_answers_before_and_after_the_migration_of_the_next(deployed: 
     deployed.typed(roll_back)
     assert (deployed.release(), deployed.ready()) == (old, 200)
     deployed.created("another lamp of the old release")
+
+
+@pytest.mark.docker
+def test_a_release_whose_migration_fails_leaves_the_one_before_serving(deployed: Deployed) -> None:
+    [deploy, *_] = shell(service_section(deployed.service, "Deploy"))
+    old = deployed.release()
+    versions = deployed.service / "migrations" / "versions"
+    newest = max(file.name for file in versions.glob("*.py"))[:4]
+    text = FAILS.replace("BEFORE", newest)
+    (versions / f"{int(newest) + 1:04}_fails.py").write_text(text.replace("AFTER", f"{int(newest) + 1:04}"))
+    commit(deployed.service, "A migration that fails")
+    try:
+        with pytest.raises(AssertionError, match="nowhere"):
+            deployed.typed(deploy)
+        assert (deployed.release(), deployed.ready()) == (old, 200)
+        deployed.created("a lamp after the failure")
+    finally:
+        git(deployed.service, "reset", "--quiet", "--hard", "HEAD~1")
