@@ -184,15 +184,35 @@ END_CONNECTIONS = {
 }  # fmt: skip
 
 
+# Runs in the service's container. Its arguments list the connections, and end one of them.
+END = """
+import asyncio, sys
+from sqlalchemy import text
+from sqlalchemy.exc import DBAPIError
+from app.engine import create_engines
+from app.settings import Settings
+
+async def main():
+    _, engine = create_engines(Settings.read())
+    for _ in range(20):
+        async with engine.connect() as connection:
+            listed = [row[0] for row in await connection.execute(text(sys.argv[1]))]
+            for one in listed:
+                try:
+                    await connection.execute(text(sys.argv[2].format(one)))
+                except DBAPIError:
+                    # It ended meanwhile.
+                    await connection.rollback()
+        await asyncio.sleep(0.5)
+    await engine.dispose()
+
+asyncio.run(main())
+"""
+
+
 def end_connections(stack: Stack) -> None:
     listed, end = END_CONNECTIONS[stack.answers["database"]]
-    for _ in range(20):
-        for [connection] in stack.sql(listed):
-            try:
-                stack.sql(end.format(connection))
-            except AssertionError:
-                # It ended meanwhile.
-                continue
+    stack.compose("exec", "-T", "app", "python", "-c", END, listed, end)
 
 
 # Runs in the service's container and holds all rows for some seconds. Its argument is a list of statements.
