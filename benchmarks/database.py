@@ -68,13 +68,7 @@ def started(database: str, folder: Path) -> Iterator[str]:
 
 
 def measure_database(database: str, url: str, folder: Path, options: Options) -> list[Row]:
-    service = installed(folder / database, database=database)
-    run("alembic upgrade head", service, DATABASE_URL=url)
-    elsewhere = folder / f"{database}-bare"
-    elsewhere.mkdir()
-    shutil.copy(APPLICATIONS, elsewhere / "bare.py")
-    with serving(service, "", url, elsewhere, "/items") as (items, _):
-        httpx2.post(items, json={"name": "lamp"}, timeout=60).raise_for_status()
+    service, elsewhere = prepared(database, url, folder)
     rows = []
     for what, script in (("read", None), ("written", POST_ITEMS)):
         sides = {
@@ -96,6 +90,18 @@ def measure_database(database: str, url: str, folder: Path, options: Options) ->
             *pairs("database", f"{case}, p99", "ms", tails, *against, reach=3 if reach else None),
         ]
     return rows
+
+
+def prepared(database: str, url: str, folder: Path) -> tuple[Path, Path]:
+    """Install a service, whose table gets a row, and return it with the folder of the other applications."""
+    service = installed(folder / database, database=database)
+    run("alembic upgrade head", service, DATABASE_URL=url)
+    elsewhere = folder / f"{database}-bare"
+    elsewhere.mkdir()
+    shutil.copy(APPLICATIONS, elsewhere / "bare.py")
+    with serving(service, "", url, elsewhere, "/items") as (items, _):
+        httpx2.post(items, json={"name": "lamp"}, timeout=60).raise_for_status()
+    return service, elsewhere
 
 
 @contextmanager
