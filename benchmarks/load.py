@@ -54,6 +54,8 @@ def wrk(url: str, seconds: float, server: int, *script: str, connections: int = 
     text = subprocess.run(
         [
             *("taskset", "-c", cores()[1], "wrk", "-t1", f"-c{connections}", "--latency"),
+            # Slower responses have no place in wrk's latencies.
+            "--timeout=30s",
             *(f"-d{round(seconds)}", *lua),
         ],
         check=True,
