@@ -55,7 +55,7 @@ WHOLE = "in all"
 
 @dataclass
 class ProfiledServer:
-    """Profiles a server under load once a round, and keeps the microseconds of a request in each part."""
+    """Profiles a server under load once a round, and keeps each part's per cent of its CPU time."""
 
     start: Start
     script: Path | None = None
@@ -66,7 +66,7 @@ class ProfiledServer:
         with self.start() as (url, pid):
             load = partial(self.load, url, pid)
             load(1)
-            whole = 1_000_000 / load(seconds).per_cpu_second
+            cost = 1_000_000 / load(seconds).per_cpu_second
             used = main_thread_and_others(pid)
             given = [f"--pid={pid}", f"--duration={round(seconds * LONGER)}", f"--output={folder / 'stacks'}"]
             command = ["taskset", "-c", cores()[1], *PY_SPY, *HOW, *given]
@@ -80,9 +80,8 @@ class ProfiledServer:
         for own, samples in zip(used, samples_of(folder / "stacks"), strict=True):
             for part, count in samples.items():
                 parts[part] += own * count / samples.total()
-        cost = whole / sum(parts.values())
-        self.rounds.append({part: parts[part] * cost for part in PARTS} | {WHOLE: whole})
-        return whole
+        self.rounds.append({part: 100 * seconds / sum(parts.values()) for part, seconds in parts.items()})
+        return cost
 
     def load(self, url: str, pid: int, seconds: float) -> Load:
         script = [str(self.script), uuid.uuid4().hex] if self.script else []
@@ -130,9 +129,10 @@ def measure(folder: Path, options: Options) -> list[Row]:
                     name: partial(side.measure, folder, options.seconds) for name, side in sides.items()
                 }
                 costs = alternate(measured, options.rounds)
-            rows += pairs("cpu_time", case, "µs of CPU time per request", costs, *list(sides)[1:])
-            columns[f"{case}: service - {list(sides)[1]}"] = differences(*sides.values())
-    lines = [["% of the CPU time of the other", *columns], ["---"] * (1 + len(columns))]
+            [row] = pairs("cpu_time", case, "µs of CPU time per request", costs, *list(sides)[1:])
+            rows.append(row)
+            columns[f"{case}: service - {row.against} = more"] = differences(row, *sides.values())
+    lines = [["in % of the other's CPU time", *columns], ["---"] * (1 + len(columns))]
     lines += [[name, *(column[name] for column in columns.values())] for name in (*PARTS, WHOLE)]
     print("".join(f"| {' | '.join(line)} |\n" for line in lines))
     return rows
@@ -159,14 +159,19 @@ def servers(case: str, folder: Path) -> Iterator[dict[str, ProfiledServer]]:
         }
 
 
-def differences(service: ProfiledServer, other: ProfiledServer) -> dict[str, str]:
-    """Format the per cent that each part costs more than in the other, whose whole is 100."""
+def differences(row: Row, service: ProfiledServer, other: ProfiledServer) -> dict[str, str]:
+    """Format how much more each part costs than in the other application, whose whole is 100.
+
+    Each side's shares are those of all rounds. Only the whole depends on how fast the machine was in a round.
+    """
     found = {}
-    for part in (*PARTS, WHOLE):
-        rounds = list(zip(service.rounds, other.rounds, strict=True))
-        ours = [100 * one[part] / another[WHOLE] for one, another in rounds]
-        theirs = [100 * another[part] / another[WHOLE] for _, another in rounds]
+    for part in PARTS:
+        ours = [row.ratio() * shares[part] for shares in service.rounds]
+        theirs = [shares[part] for shares in other.rounds]
         more = [one - another for one, another in zip(ours, theirs, strict=True)]
-        spread = f"({min(more):+.1f} to {max(more):+.1f})"
-        found[part] = f"{mean(ours):.1f} - {mean(theirs):.1f} = {mean(more):+.1f} {spread}"
-    return found
+        found[part] = cell(mean(ours), mean(theirs), more)
+    return found | {WHOLE: cell(100 * row.ratio(), 100, [100 * ratio - 100 for ratio in row.ratios()])}
+
+
+def cell(ours: float, theirs: float, more: list[float]) -> str:
+    return f"{ours:.1f} - {theirs:.1f} = {ours - theirs:+.1f} ({min(more):+.1f} to {max(more):+.1f})"
