@@ -116,12 +116,12 @@ class Cache:
     @asynccontextmanager
     async def changing(self, key: str) -> AsyncGenerator[None]:
         """Keep the key without an entry: enter before the transaction begins, leave after its commit."""
-        marked = await self.ask(self.begin_change([key], [MARK_LIVES]))
+        await self.ask(self.begin_change([key], [MARK_LIVES]))
         try:
             yield
         finally:
-            ended = marked and await self.ask(self.end_change([key], [MARK_LIVES]))
-            if not ended:
+            # Without a mark too: the server may be back, with an entry from before the commit.
+            if not await self.ask(self.end_change([key], [MARK_LIVES])):
                 self.remove_later(key)
 
     def remove_later(self, key: str) -> None:

@@ -1,6 +1,7 @@
 import asyncio
 
 import pytest
+from redis.exceptions import RedisError
 
 from app.cache import POOL_SIZE, Cache, open_cache
 from app.settings import Settings
@@ -71,6 +72,23 @@ async def test_what_is_read_during_two_changes_is_not_kept(cache: Cache) -> None
         assert await cache.read("lamp", source.load, check) == "red"
         source.value = "blue"
     assert await cache.read("lamp", source.load, check) == "blue"
+
+
+async def test_a_change_without_a_mark_ends_the_entry(
+    cache: Cache, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def fail(*_: object) -> None:
+        raise RedisError
+
+    source = Source("red")
+    monkeypatch.setattr(cache, "begin_change", fail)
+    async with cache.changing("lamp"):
+        async with open_cache(Settings.read()) as other:
+            assert await other.read("lamp", source.load, check) == "red"
+        source.value = "blue"
+    assert not cache.outdated
+    async with open_cache(Settings.read()) as other:
+        assert await other.read("lamp", source.load, check) == "blue"
 
 
 GARBAGE: list[str | bytes] = ["", "red", "=green", "=", b"\xff\xfe", b"=red\xff"]
