@@ -48,15 +48,18 @@ def without_uv_run(command: str) -> str:
 def variables(service: Path | None = None) -> dict[str, str]:
     """Return this machine's variables for a command, without those that would change a service.
 
-    Packages are installed only from wheels. The service's own environment comes first on the PATH. Of the
-    template's tools only uv is on it, so that a tool which the service doesn't declare is not found.
+    Packages are installed only from wheels. Python compiles a module when it is first imported, with pip as
+    with uv. The service's own environment comes first on the PATH. Of the template's tools only uv is on it,
+    so that a tool which the service doesn't declare is not found.
     """
     own = {name: value for name, value in os.environ.items() if not CHANGES_A_SERVICE.fullmatch(name)}
     path = [folder for folder in own["PATH"].split(os.pathsep) if folder != _own_tools()]
     path.insert(0, str(_folder_of_uv()))
+    own |= {"UV_NO_BUILD": "1", "PIP_ONLY_BINARY": ":all:", "PIP_COMPILE": "0"}
     if service:
         path.insert(0, str(service / ".venv" / "bin"))
-    return own | {"PATH": os.pathsep.join(path), "UV_NO_BUILD": "1", "PIP_ONLY_BINARY": ":all:"}
+        own["MYPY_CACHE_DIR"] = str(_cache_of_mypy(service))
+    return own | {"PATH": os.pathsep.join(path)}
 
 
 def _own_tools() -> str:
@@ -70,6 +73,25 @@ def _folder_of_uv() -> Path:
     folder = Path(tempfile.mkdtemp(prefix="uv-"))
     (folder / "uv").symlink_to(uv)
     return folder
+
+
+# What mypy knows about packages, which takes it most of its time. The services of this process share it.
+_mypy_cache = tempfile.TemporaryDirectory(prefix="mypy-")
+# Each service that is new, with the second in which its modules seem to be changed.
+_seconds: dict[Path, int] = {}
+
+
+def _cache_of_mypy(service: Path) -> Path:
+    """Return the shared cache, and let no module of a service look like that of another.
+
+    mypy takes a module for the one that it knows if the path, the size and the second of the last change are
+    the same. If only the second is not, it compares the contents.
+    """
+    if service not in _seconds:
+        _seconds[service] = second = 1_000_000_000 + len(_seconds)
+        for module in (*service.glob("*.py"), *service.glob("[!.]*/**/*.py")):
+            os.utime(module, (second, second))
+    return Path(_mypy_cache.name)
 
 
 def run(script: str, folder: Path, **more: str) -> str:

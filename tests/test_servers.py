@@ -433,7 +433,16 @@ def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
 CHECKED = covering("python_version", "server", "package_manager", "layout", "database", "cache", "workers")
 
 
-@pytest.fixture(scope="module", params=grouped(CHECKED))
+def of_a_python(combinations: list[Answers]) -> list[Any]:
+    """Return a parameter for each combination. mypy reads packages once for each Python and each process."""
+    marks = {version: pytest.mark.xdist_group(f"python-{version}") for version in values("python_version")}
+    return [
+        pytest.param(answers, id=label(answers), marks=marks[answers["python_version"]])
+        for answers in combinations
+    ]
+
+
+@pytest.fixture(scope="module", params=of_a_python(CHECKED))
 def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
     """An installed service, unedited. Together they have every pair of choices."""
     service = installed(**request.param)
