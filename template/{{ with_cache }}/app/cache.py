@@ -168,7 +168,7 @@ class ByAddress(Connection):
     async def _connect(self) -> None:
         async with asyncio.timeout(self.socket_connect_timeout):
             await asyncio.get_running_loop().getaddrinfo(self.host, self.port)
-        await super()._connect()
+        await super()._connect()  # type: ignore[no-untyped-call]
 
 
 class ByAddressWithTLS(ByAddress, SSLConnection):
