@@ -13,6 +13,7 @@ from typing import Any, Self
 
 import httpx2
 
+from harness.ports import reserved_port
 from harness.waiting import until
 
 # Hardens a container that is started without Compose as compose.prod.yaml does.
@@ -180,3 +181,19 @@ class Project:
     def container(self) -> str:
         """Return the id of the app service's container."""
         return self.compose("ps", "--quiet", "app").strip()
+
+
+@contextmanager
+def in_production(service: Path) -> Iterator[dict[str, str]]:
+    """Build the service and run it with compose.prod.yaml. Yield the variables for `docker compose`."""
+    compose = ["compose", "--file=compose.prod.yaml"]
+    with reserved_port() as port:
+        environment = {"HOST_PORT": str(port), "TAG": "first"}
+        try:
+            docker("build", "--quiet", f"--tag={service.name}:first", ".", cwd=service)
+            docker(*compose, "up", "--detach", "--wait", cwd=service, environment=environment)
+            yield environment
+        finally:
+            docker(*compose, "down", "--volumes", "--timeout=5", cwd=service, environment=environment)
+            for tagged in set(docker("image", "ls", "--quiet", f"--filter=reference={service.name}").split()):
+                docker("rmi", "--force", tagged)

@@ -151,7 +151,7 @@ def named_paths(text: str) -> set[str]:
 def test_the_paths_that_a_page_names_exist(name: str, every_path: set[str]) -> None:
     # A reader creates some of them.
     created = set(re.findall(r"\bCreate `([^`\n]+)`:$", page(name), re.MULTILINE))
-    assert named_paths(page(name)) - every_path == created - every_path
+    assert named_paths(page(name)) - every_path <= created
 
 
 def test_a_path_is_told_from_other_code() -> None:

@@ -4,17 +4,15 @@ import json
 import re
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
-from harness.containers import docker, unique
+from harness.containers import docker, in_production, unique
 from harness.development import development, in_git
 from harness.matrix import ROOT, Answers, has, label
 from harness.pages import page, section, shell
-from harness.ports import reserved_port
 from harness.running import DEADLINE, Process, run, serving
 from harness.steps import follow, steps
 from harness.waiting import until
@@ -33,6 +31,8 @@ WITHOUT_A_SERVER = "With SQLite, or without a database"
 ALONE = "Without resources of your own"
 TOGETHER = "After the recipe of the HTTP client"
 DEPLOYED = "In production"
+# The recipes that have such a section, and the tests that follow it.
+DEPLOYED_ELSEWHERE = {"command": Path(__file__), "nginx": ROOT / "tests/test_nginx.py"}
 FOR_UVICORN = "```shell\nuv add websockets\n```\n"
 
 # The name of an item whose description takes a while.
@@ -65,7 +65,7 @@ def recipe(name: str, answers: Answers, *, alone: bool) -> str:
     server = has("with_database_server", **answers)
     for title in (WITHOUT_A_SERVER if server else WITH_A_SERVER, TOGETHER if alone else ALONE):
         text = without(text, title)
-    if name == "command":
+    if name in DEPLOYED_ELSEWHERE:
         text = without(text, DEPLOYED)
     if answers["server"] == "granian":
         text = text.replace(FOR_UVICORN, "")
@@ -87,7 +87,8 @@ def test_every_step_of_a_recipe_is_taken_by_a_test(name: str) -> None:
     followed = steps(recipe(name, SERVICE_OF_ONE[name], alone=True))
     for answers in SERVICES:
         followed += steps(recipe(name, answers, alone=False))
-    if name == "command":
+    if place := DEPLOYED_ELSEWHERE.get(name):
+        assert f'{name}.md")' in place.read_text()
         followed += steps(section(text, DEPLOYED))
     assert set(followed) == set(steps(text))
 
@@ -241,22 +242,6 @@ def assert_ends_an_open_stream(process: Process) -> None:
 # In production
 
 
-@contextmanager
-def production(service: Path) -> Iterator[dict[str, str]]:
-    """Build the service and run it with compose.prod.yaml. Yield the variables for `docker compose`."""
-    compose = ["compose", "--file=compose.prod.yaml"]
-    with reserved_port() as port:
-        environment = {"HOST_PORT": str(port), "TAG": "first"}
-        try:
-            docker("build", "--quiet", f"--tag={service.name}:first", ".", cwd=service)
-            docker(*compose, "up", "--detach", "--wait", cwd=service, environment=environment)
-            yield environment
-        finally:
-            docker(*compose, "down", "--volumes", "--timeout=5", cwd=service, environment=environment)
-            for tagged in set(docker("image", "ls", "--quiet", f"--filter=reference={service.name}").split()):
-                docker("rmi", "--force", tagged)
-
-
 @pytest.mark.docker
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
@@ -270,7 +255,7 @@ def test_a_deployed_service_has_its_secret_and_runs_the_command(render_to: Rende
     (service / ".env").unlink()
     text = section(page(f"{FOLDER}/command.md"), DEPLOYED)
     [line] = re.findall(r"^```text\n(.*)\n```$", text, re.MULTILINE)
-    with production(service) as environment:
+    with in_production(service) as environment:
         url = f"http://127.0.0.1:{environment['HOST_PORT']}"
         key = (service / "secrets/api_key").read_text().strip()
         with httpx2.Client(base_url=url, timeout=30) as client:
