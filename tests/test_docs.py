@@ -344,6 +344,7 @@ FOLLOWED_ELSEWHERE = {
     "docs/operate-databases.md": "tests/test_database_pages.py",
     "docs/first-resource.md": "tests/test_first_resource.py",
     "docs/replace-the-example.md": "tests/test_replace_the_example.py",
+    "docs/docker-swarm.md": "tests/test_docker_swarm.py",
     "docs/recipes": "tests/test_recipes.py",
 }
 
