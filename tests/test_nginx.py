@@ -272,6 +272,23 @@ def test_only_a_request_that_changes_nothing_is_sent_again_after_a_broken_connec
     assert site.logs("compose.prod.yaml", "app").count('"broken"') - before == calls
 
 
+def test_nginx_closes_an_idle_connection_before_the_service_does(site: Site) -> None:
+    assert site.ask("GET", "/items/5").status_code == 200
+    # Uvicorn closes it after 5 seconds.
+    until(lambda: not open_connections(site), "the end of the idle connections", deadline=4)
+
+
+def open_connections(site: Site) -> list[str]:
+    """Return the connections to the service in its container, without those of the health check."""
+    compose = ["compose", "--file=compose.prod.yaml", "exec", "-T", "app"]
+    code = "print(open('/proc/net/tcp').read())"
+    printed = docker(*compose, "python", "-c", code, cwd=site.service, environment=site.variables)
+    rows = [line.split() for line in printed.splitlines()[1:] if line.strip()]
+    # Addresses and ports are hexadecimal, and 01 is an established connection.
+    loopback = "0100007F"
+    return [row[2] for row in rows if row[1].endswith(":1F40") and row[3] == "01" and row[2][:8] != loopback]
+
+
 @pytest.mark.parametrize(
     "sent",
     [
