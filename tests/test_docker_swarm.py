@@ -109,6 +109,7 @@ def on_this_machine(deployment: Deployment, text: str, http: int, https: int) ->
         "start_period: 30s": "start_period: 10s",
         "interval: 5s": "interval: 1s",
         "retries: 12": "retries: 2",
+        "order: start-first": "order: start-first\n        monitor: 1s",
     }
     for old, new in changes.items():
         text = text.replace(old, new)
