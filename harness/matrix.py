@@ -25,7 +25,7 @@ Answers = dict[str, Any]
 SAMPLES = {"workers": [1, 2]}
 
 # Questions that only add files of their own: their choices meet all others in pairs.
-WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ()
+WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("proxy",)
 
 
 def environment(folder: Path = ROOT) -> jinja2.Environment:
@@ -99,11 +99,17 @@ def covering(*names: str, **fixed: Any) -> list[Answers]:
 def rendered() -> list[Answers]:
     """Return the combinations that are rendered and inspected.
 
-    They are every combination of the questions that shape the same files, and every pair of choices.
+    They are every combination of the questions that shape the same files, every pair of choices, and for each
+    choice of the other questions services that differ in one answer more.
     """
     shaping = [name for name in MATRIX if name not in WITH_FILES_OF_THEIR_OWN]
     plain = {name: DEFAULTS[name] for name in WITH_FILES_OF_THEIR_OWN}
     found = [*combinations(*shaping, **plain), *(covering() if plain else [])]
+    for own in WITH_FILES_OF_THEIR_OWN:
+        for name in shaping:
+            found += combinations(
+                own, name, **{other: DEFAULTS[other] for other in MATRIX if other not in {own, name}}
+            )
     return list({label(answers): answers for answers in ordered(found)}.values())
 
 

@@ -112,7 +112,7 @@ class Image:
         self.secret_texts = {secret.read_text().strip() for secret in self.secrets}
         name = unique("image")
         self.tag = f"{name}:1"
-        self.environment = {"IMAGE": name, "TAG": "1", "CPU_LIMIT": "1"}
+        self.environment = {"IMAGE": name, "TAG": "1"}
         build(service, self.tag)
 
     def __enter__(self) -> Self:

@@ -14,8 +14,8 @@ from tests.conftest import Render, RenderTo, Services
 NAMES = ("Dockerfile", ".dockerignore", "compose.yaml", "compose.prod.yaml")
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 
-# Each server and each database has a snapshot. Each layout, each package manager, and one worker and several
-# are there at least once.
+# Each server, each database and each proxy has a snapshot. Each layout, each package manager, and one worker
+# and several are there at least once.
 SNAPSHOT_ANSWERS: list[Answers] = [
     {"server": "uvicorn"},
     {"server": "fastapi", "layout": "single-file", "package_manager": "pip"},
@@ -24,6 +24,8 @@ SNAPSHOT_ANSWERS: list[Answers] = [
     {"database": "sqlite", "package_manager": "pip"},
     {"database": "postgresql", "cache": "redis"},
     {"database": "mysql", "server": "gunicorn", "workers": 2},
+    {"proxy": "caddy"},
+    {"proxy": "traefik", "database": "postgresql", "cache": "redis"},
 ]
 
 needs_compose = pytest.mark.skipif(
@@ -72,7 +74,7 @@ def test_compose_accepts_each_file(distinct: Distinct) -> None:
         for path in distinct[name].values():
             compose = subprocess.run(
                 ["docker", "compose", f"--file={path}", "config", "--quiet"],
-                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TAG": "1"},
+                env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TAG": "1", "DOMAIN": "api.example.com"},
                 capture_output=True,
                 text=True,
                 check=False,
@@ -148,8 +150,24 @@ def test_the_limits_grow_with_the_workers(render: Render, workers: int) -> None:
     service = yaml.safe_load((render(workers=workers) / "compose.prod.yaml").read_text())["services"]["app"]
     limits = service["deploy"]["resources"]["limits"]
     assert limits["memory"] == f"${{MEMORY_LIMIT:-{128 + 128 * workers}M}}"
-    assert limits["cpus"] == f"${{CPU_LIMIT:-{workers}}}"
     assert limits["pids"] >= 4 * workers
+
+
+@needs_compose
+@pytest.mark.parametrize(("variable", "cores"), [({}, 0), ({"CPU_LIMIT": "1.5"}, 1.5)])
+def test_cores_are_limited_only_where_somebody_says_so(
+    render: Render, variable: dict[str, str], cores: float
+) -> None:
+    """Docker refuses more cores than a machine has, so that a default would refuse small machines."""
+    compose = subprocess.run(
+        ["docker", "compose", "--file=compose.prod.yaml", "config", "--format=json"],
+        cwd=render(workers=64),
+        env={"PATH": "/usr/local/bin:/usr/bin:/bin", "TAG": "1", **variable},
+        capture_output=True,
+        check=True,
+    )
+    limits = json.loads(compose.stdout)["services"]["app"]["deploy"]["resources"]["limits"]
+    assert limits.get("cpus", 0) == cores
 
 
 def test_production_is_hardened(render: Render) -> None:

@@ -99,7 +99,7 @@ def in_production(service: Path, tag: str) -> Iterator[tuple[Project, int]]:
     try:
         with reserved_port() as port:
             assert port
-            names = {"IMAGE": tag, "TAG": "1", "HOST_PORT": str(port), "CPU_LIMIT": "1"}
+            names = {"IMAGE": tag, "TAG": "1", "HOST_PORT": str(port)}
             with composed(service, "compose.prod.yaml", **names) as project:
                 yield project.up(), port
     finally:

@@ -188,9 +188,9 @@ def test_a_name_that_is_like_no_question_is_refused_with_all_of_them(
     render_to: RenderTo, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"there is no question xyz: the questions are project_name, .*layout"
+        ValueError, match=r"there is no question jjj: the questions are project_name, .*proxy"
     ):
-        render_to(tmp_path / "orders-api", unchecked={"xyz": "x"})
+        render_to(tmp_path / "orders-api", unchecked={"jjj": "x"})
 
 
 @pytest.mark.parametrize("name", sorted(FACTS))

@@ -115,6 +115,8 @@ BY_ANSWER = {
     ("database", "postgresql"): WITH_DATABASE,
     ("database", "mysql"): WITH_DATABASE,
     ("cache", "redis"): {"app/cache.py", "tests/cache_fixtures.py", "tests/test_cache.py"},
+    ("proxy", "caddy"): {"deploy/release", "deploy/caddy/Caddyfile"},
+    ("proxy", "traefik"): {"deploy/release", "deploy/traefik/service.yaml"},
 }
 
 
@@ -126,9 +128,13 @@ def test_each_combination_has_exactly_its_files(services: Services) -> None:
         assert files(service) == expected, answers
 
 
+# The templates of Docker and Traefik, and the length of a text in a shell, look alike.
+OTHER_TEMPLATES = re.compile(r"--format '\{\{[^}]+\}\}'|\{\{ env \"DOMAIN\" \}\}|\$\{#\w+\}")
+
+
 def test_nothing_of_jinja_is_left(texts: Texts) -> None:
     for path, text in texts:
-        assert not re.search(r"\{\{|\{%|%\}|\{#|#\}", text), path
+        assert not re.search(r"\{\{|\{%|%\}|\{#|#\}", OTHER_TEMPLATES.sub("", text)), path
 
 
 def test_no_file_has_scars_of_removed_lines(texts: Texts) -> None:

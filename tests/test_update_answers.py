@@ -107,6 +107,8 @@ EDITED = {
     ("database", "postgresql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("database", "mysql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("cache", "redis"): {"app/cache.py"},
+    ("proxy", "caddy"): {"deploy/caddy/Caddyfile"},
+    ("proxy", "traefik"): {"deploy/traefik/service.yaml"},
     ("layout", "single-file"): {"main.py"},
     ("layout", "package"): {"app/main.py", "app/settings.py", "app/items.py"},
 }

@@ -28,7 +28,7 @@ def documented_default() -> str:
 def with_a_question(copier_fastapi: Path) -> Path:
     """The template with a question `ci` whose default adds a file, as the next release would have it."""
     configuration = copier_fastapi / "copier.yml"
-    text = configuration.read_text().replace("cache, layout]", "cache, ci, layout]")
+    text = configuration.read_text().replace("cache, layout, proxy]", "cache, ci, layout, proxy]")
     question = yaml.safe_dump(
         {
             "ci": {"type": "str", "choices": ["github", "none"], "default": documented_default()},
