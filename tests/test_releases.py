@@ -1,0 +1,155 @@
+"""Tests that releases and rollbacks behind each proxy lose no request and no acknowledged write."""
+
+import fcntl
+import re
+from collections.abc import Iterator
+
+import pytest
+
+from harness.containers import docker
+from harness.matrix import Answers, label
+from harness.production import Production, production
+from harness.traffic import Traffic
+from harness.waiting import until
+from tests.conftest import RenderTo
+
+pytestmark = pytest.mark.docker
+
+STACKS: list[Answers] = [
+    {"proxy": "caddy", "server": "uvicorn", "database": "postgresql"},
+    {"proxy": "traefik", "server": "gunicorn", "database": "sqlite"},
+]
+
+
+@pytest.fixture(
+    scope="module",
+    params=[
+        pytest.param(a, id=label(a), marks=pytest.mark.xdist_group(f"release-{label(a)}")) for a in STACKS
+    ],
+)
+def server(
+    request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Production]:
+    """A server with two releases, one of which serves."""
+    service = render_to(tmp_path_factory.mktemp("server") / "orders-api", **request.param)
+    with production(service, request.param) as started:
+        started.make("2")
+        assert started.release("2").code == 0
+        yield started
+
+
+def more(traffic: Traffic, count: int = 100) -> None:
+    """Wait until this many requests more are answered."""
+    enough = len(traffic.sent) + count
+    until(lambda: len(traffic.sent) >= enough, "more requests")
+
+
+def nothing_is_lost(server: Production, traffic: Traffic) -> None:
+    assert traffic.lost == []
+    assert len(traffic.acknowledged) > 20
+    assert traffic.missing(lambda path: server.request("GET", path)) == []
+
+
+@pytest.mark.parametrize("going_back", [False, True], ids=["release", "rollback"])
+def test_traffic_moves_to_another_release_and_loses_nothing(server: Production, going_back: bool) -> None:
+    old, new = server.remembered("TAG"), server.remembered("PREVIOUS_TAG")
+    with server.traffic() as traffic:
+        more(traffic)
+        done = server.release("--rollback" if going_back else new)
+        more(traffic)
+    assert (done.code, server.serving()) == (0, new), done.output
+    assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == (new, old)
+    nothing_is_lost(server, traffic)
+
+
+FAILURES = {
+    "fails": "the migrations failed",
+    "never-ready": "never-ready did not get ready",
+    "dies": "dies did not get ready",
+    "missing": "there is no image with the tag missing",
+}
+
+
+@pytest.mark.parametrize("tag", FAILURES)
+def test_a_release_that_fails_says_so_and_the_one_before_serves_on(server: Production, tag: str) -> None:
+    if tag != "missing":
+        server.make(tag)
+    containers = server.containers()
+    tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
+    with server.traffic() as traffic:
+        more(traffic)
+        done = server.release(tag, READY_TIMEOUT="3" if tag == "never-ready" else "30")
+        more(traffic)
+    assert done.code == 1
+    assert done.output.splitlines()[-1] == f"deploy/release: {FAILURES[tag]}; {tags[0]} serves as before"
+    assert server.containers() == containers
+    assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
+    nothing_is_lost(server, traffic)
+
+
+def test_after_a_restart_of_the_engine_all_is_there_with_nothing_set(server: Production) -> None:
+    with server.traffic() as traffic:
+        more(traffic)
+    tag = server.serving()
+    docker("kill", *server.containers())
+    # As the engine does: all at once, whatever depends on what.
+    docker("start", *reversed(server.containers()))
+    until(lambda: server.request("GET", "/health/ready").status_code == 200, "the service is ready")
+    nothing_is_lost(server, traffic)
+    assert server.serving() == tag
+    assert "proxy" in server.compose("ps", "--services").split()
+
+
+def test_up_leaves_a_release_alone(server: Production) -> None:
+    before = server.containers()
+    server.compose("up", "--detach", "--wait")
+    assert server.containers() == before
+
+
+def test_a_variable_that_is_not_set_is_named_before_anything_happens(server: Production) -> None:
+    before = server.containers()
+    file = server.service / ".env"
+    text = file.read_text()
+    file.write_text(re.sub("^DOMAIN=.*\n", "", text, flags=re.MULTILINE))
+    try:
+        refused = server.release("1")
+    finally:
+        file.write_text(text)
+    assert refused.code == 1
+    assert "DOMAIN" in refused.output
+    assert "must be set in .env to the name of the service" in refused.output
+    assert server.containers() == before
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["--roll-back"]], ids=" ".join)
+def test_other_arguments_are_answered_with_the_usage(server: Production, arguments: list[str]) -> None:
+    refused = server.release(*arguments)
+    assert (refused.code, refused.output) == (2, "usage: deploy/release TAG, or deploy/release --rollback\n")
+
+
+def test_a_second_release_at_the_same_time_is_refused(server: Production) -> None:
+    before = server.containers()
+    with (server.service / "compose.prod.yaml").open() as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        refused = server.release("1")
+    assert (refused.code, refused.output) == (1, "deploy/release: another release is under way\n")
+    assert server.containers() == before
+
+
+# The last, because the releases without the migration can only be reached by a rollback then.
+def test_a_rollback_over_a_migration_serves_with_the_newer_schema(server: Production) -> None:
+    tag = server.remembered("TAG")
+    server.make("migrates")
+    with server.traffic() as traffic:
+        more(traffic)
+        done = server.release("migrates")
+        more(traffic)
+        back = server.release("--rollback")
+        more(traffic)
+    assert "Running upgrade 0001 -> 0002" in done.output
+    assert "Running upgrade" not in back.output
+    assert (done.code, back.code, server.serving()) == (0, 0, tag)
+    nothing_is_lost(server, traffic)
+    without = server.release("1")
+    assert without.code == 1
+    assert "Can't locate revision identified by '0002'" in without.output
