@@ -8,6 +8,7 @@
 #   make lint                   check this repository's own code and workflows
 #   make lock                   lock the dependencies of rendered services again
 #   make bench                  compare a service with others; NAME=throughput runs one comparison
+#   make releases               release over services under load behind each proxy and count what is lost; needs Docker
 #   make faults                 take parts of services away under load and count what is lost; needs Docker
 #
 # PYTHON=python3.13 chooses the interpreter. ARGS="..." is passed to the command.
@@ -17,7 +18,7 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: render demo test test-fast test-updates lint lock bench faults
+.PHONY: render demo test test-fast test-updates lint lock bench releases faults
 
 render: .venv/installed
 	@$(RUN) copier copy --defaults --overwrite --vcs-ref HEAD $(foreach answer,$(ANSWERS),--data $(answer)) . build/orders-api
@@ -46,6 +47,9 @@ lock: .venv/installed
 
 bench: .venv/installed
 	$(RUN) python -m benchmarks $(NAME) $(ARGS)
+
+releases: .venv/installed
+	$(RUN) python -m benchmarks.releases $(ARGS)
 
 faults: .venv/installed
 	$(RUN) python -m benchmarks.faults $(ARGS)

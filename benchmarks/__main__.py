@@ -21,6 +21,7 @@ NAMES = {
     "images": 5,
     "containers": 5,
     "gunicorn_worker": 5,
+    "proxies": 5,
     "cpu_time": 5,
 }
 # Run by name alone: it needs root.

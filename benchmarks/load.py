@@ -47,10 +47,23 @@ class Load:
     p99: float
 
 
-def wrk(url: str, seconds: float, server: int, *script: str, connections: int = CONNECTIONS) -> Load:
-    """Request a URL, or what a Lua script requests. `script` is the script's path and its arguments."""
-    used = cpu_seconds(server)
+def wrk(
+    url: str,
+    seconds: float,
+    server: int | Callable[[], float],
+    *script: str,
+    connections: int = CONNECTIONS,
+    header: str = "",
+) -> Load:
+    """Request a URL, or what a Lua script requests. `script` is the script's path and its arguments.
+
+    `server` is the server's process id, or a function that returns the CPU seconds that it has used.
+    """
+    spent = partial(cpu_seconds, server) if isinstance(server, int) else server
+    used = spent()
     lua = [f"--script={script[0]}", url, "--", *script[1:]] if script else [url]
+    if header:
+        lua = [f"--header={header}", *lua]
     text = subprocess.run(
         [
             *("taskset", "-c", cores()[1], "wrk", "-t1", f"-c{connections}", "--latency"),
@@ -62,7 +75,7 @@ def wrk(url: str, seconds: float, server: int, *script: str, connections: int = 
         capture_output=True,
         text=True,
     ).stdout
-    used = cpu_seconds(server) - used
+    used = spent() - used
     count = re.search(r"(\d+) requests in", text)
     rate = re.search(r"Requests/sec:\s+([\d.]+)", text)
     p99 = re.search(r"99%\s+([\d.]+)(us|ms|s)", text)
