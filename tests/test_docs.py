@@ -124,7 +124,8 @@ def every_path(render: Render) -> set[str]:
     roots = [
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
-        render("three", database="postgresql", cache="redis", workers=2),
+        render("three", database="postgresql", cache="redis", workers=2, proxy="caddy"),
+        render("four", proxy="traefik"),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]
@@ -273,9 +274,10 @@ def test_a_variable_that_a_server_is_started_with_is_on_its_page(render: Render,
 
 
 def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
-    service = render(database="mysql", cache="redis")
+    service = render(database="mysql", cache="redis", proxy="caddy")
     compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
     known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
+    known |= set(re.findall(r"\b[A-Z_]+\b", (service / "deploy" / "release").read_text()))
     # Pages also name constants of the service's code, which are not variables.
     code = "".join(path.read_text() for path in service.glob("app/*.py"))
     known |= set(re.findall(r"^([A-Z_]+) = ", code, re.MULTILINE))
@@ -344,6 +346,7 @@ FOLLOWED_ELSEWHERE = {
     "docs/operate-databases.md": "tests/test_database_pages.py",
     "docs/first-resource.md": "tests/test_first_resource.py",
     "docs/replace-the-example.md": "tests/test_replace_the_example.py",
+    "docs/deploy-on-one-server.md": "tests/test_deploy_on_one_server.py",
     "docs/docker-swarm.md": "tests/test_docker_swarm.py",
     "docs/recipes": "tests/test_recipes.py",
 }

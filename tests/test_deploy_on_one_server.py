@@ -1,0 +1,119 @@
+"""Tests that docs/deploy-on-one-server.md can be followed, with a service of each proxy."""
+
+import shutil
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from harness.acme import free_subnet
+from harness.clones import commit, git
+from harness.containers import docker, unique
+from harness.development import in_git
+from harness.matrix import values
+from harness.pages import page, section, service_section, shell
+from harness.ports import reserved_port
+from harness.running import run
+from harness.stacks import make_secrets
+from harness.waiting import until
+from tests.conftest import RenderTo
+
+PAGE = page("docs/deploy-on-one-server.md")
+SECTIONS = ("Before the first release", "Release", "Go back", "Every day")
+
+
+def test_every_command_of_the_page_is_in_a_section_that_a_test_follows() -> None:
+    assert shell(PAGE) == [block for title in SECTIONS for block in shell(section(PAGE, title))]
+
+
+def test_the_page_and_the_service_have_the_same_commands(
+    render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    service = render_to(tmp_path_factory.mktemp("same") / "orders-api", proxy="caddy")
+    [release, rollback, _, _] = shell(service_section(service, "Deploy"))
+    assert release == shell(section(PAGE, "Release"))[0]
+    assert [rollback] == shell(section(PAGE, "Go back"))
+    assert shell(section(PAGE, "Before the first release")) == shell(
+        service_section(service, "Once on the server")
+    )
+
+
+class Reader:
+    """Types the commands of the page on a server whose name is localhost, at ports that are free."""
+
+    def __init__(self, service: Path, ports: list[int], name: str) -> None:
+        self.service = service
+        self.ports = ports
+        self.name = name
+
+    def type(self, block: str) -> str:
+        script = block.replace("orders-api", self.name).replace("DOMAIN=api.example.com", "DOMAIN=localhost")
+        script = script.replace("https://api.example.com", f"https://localhost:{self.ports[1]}")
+        return run(script.replace("curl", "curl --silent --show-error --insecure"), self.service)
+
+    def type_all(self, title: str) -> list[str]:
+        return [self.type(block) for block in shell(section(PAGE, title))]
+
+    def serving(self) -> list[str]:
+        """Return the tags of the containers that run the service."""
+        names = docker(
+            "ps", "--format={{.Image}}", f"--filter=label=com.docker.compose.project={self.name}-production"
+        )
+        return [image.partition(":")[2] for image in names.split() if image.startswith(f"{self.name}:")]
+
+
+@pytest.fixture(params=[value for value in values("proxy") if value != "none"])
+def reader(
+    request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reader]:
+    # The longest that is allowed: the names of its containers are longer than DNS allows.
+    name = unique("orders").ljust(50, "s")
+    service = in_git(
+        render_to(tmp_path_factory.mktemp("server") / name, proxy=request.param, database="sqlite")
+    )
+    with ExitStack() as held:
+        ports = [held.enter_context(reserved_port()) for _ in range(2)]
+        assert all(ports)
+        (service / ".env").write_text(
+            f"HTTP_PORT={ports[0]}\nHTTPS_PORT={ports[1]}\nPROXY_SUBNET={free_subnet()}\n"
+        )
+        make_secrets(service)
+        try:
+            yield Reader(service, [port for port in ports if port], name)
+        finally:
+            down = ("--profile=*", "down", "--volumes", "--timeout=5")
+            docker(
+                "compose",
+                "--file=compose.prod.yaml",
+                *down,
+                cwd=service,
+                environment={"TAG": "1", "DOMAIN": "x"},
+            )
+            for image in {*docker("image", "ls", "--quiet", f"--filter=reference={name}").split()}:
+                docker("rmi", "--force", image)
+            shutil.rmtree(service / "secrets", ignore_errors=True)
+
+
+@pytest.mark.docker
+def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Reader) -> None:
+    reader.type_all("Before the first release")
+    release, answers = shell(section(PAGE, "Release"))
+    first = git(reader.service, "rev-parse", "HEAD").strip()
+    assert reader.type(release).endswith(f"{first} serves\n")
+    assert '{"status":"ok"}' in until(lambda: reader.type(answers), "the service answers")
+    (reader.service / "README.md").write_text("# Orders\n")
+    commit(reader.service, "Say what it is")
+    second = git(reader.service, "rev-parse", "HEAD").strip()
+    reader.type(release)
+    assert reader.serving() == [second]
+    reader.type_all("Go back")
+    assert reader.serving() == [first]
+    assert '{"status":"ok"}' in reader.type(answers)
+    [printed] = reader.type_all("Every day")
+    assert f"{reader.name}:{first}" in printed
+    assert '"level":"INFO"' in printed
+    assert "Recreate" not in printed
+    assert reader.serving() == [first]
+    # Neither git nor a build sees what deploy/release writes.
+    assert git(reader.service, "status", "--porcelain") == ""
