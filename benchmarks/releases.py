@@ -4,6 +4,8 @@ Needs Docker. Each server of the service runs behind each proxy. The last table 
 """
 
 import argparse
+import os
+import signal
 import tempfile
 from collections.abc import Callable
 from itertools import cycle
@@ -11,10 +13,19 @@ from pathlib import Path
 
 import copier
 
+from harness.containers import docker
 from harness.matrix import ROOT, Answers, values
 from harness.production import Done, Production, production
 from harness.traffic import Traffic
 from harness.waiting import until
+
+
+def kill(server: Production) -> Done:
+    """Kill the service's first process, after which the engine starts its container again."""
+    [app] = server.containers("app")
+    os.kill(int(docker("inspect", "--format={{.State.Pid}}", app)), signal.SIGKILL)
+    return Done(0, "")
+
 
 # What is done under load: the step, and whether it is meant to fail.
 Step = tuple[str, Callable[[Production], Done], bool]
@@ -30,6 +41,7 @@ STEPS: list[Step] = [
     ),
     ("a release that ends at its start", lambda server: server.release("dies", READY_TIMEOUT="30"), True),
     ("a release whose image is missing", lambda server: server.release("missing"), True),
+    ("the container is killed, as root", kill, False),
 ]
 FAILS: Step = ("a release whose migration fails", lambda server: server.release("fails"), True)
 HEADER = "| proxy | server | database | step | requests | a second | lost | longest wait | writes | missing |"
