@@ -10,7 +10,9 @@ import pytest
 
 from harness.containers import DockerError, docker
 from harness.matrix import Answers, label
+from harness.pages import page, section, shell
 from harness.production import DOMAIN, Production, production
+from harness.running import run
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -209,6 +211,58 @@ def test_the_proxy_has_one_capability_and_a_root_that_is_read_only(server: Produ
     assert host["Memory"] == 256 * 1024 * 1024
     assert host["PidsLimit"] == 256
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
+
+
+# Passwords, as docs/deploy-on-one-server.md changes them
+
+PASSWORDS = {"postgresql": "Of PostgreSQL", "mysql": "Of MySQL", "redis": "Of the cache"}
+
+
+def test_every_password_has_a_section() -> None:
+    whole = section(page("docs/deploy-on-one-server.md"), "Change a password")
+    assert re.findall("^### (.*)$", whole, re.MULTILINE) == [*PASSWORDS.values()]
+
+
+@pytest.mark.parametrize("question", ["database", "cache"])
+def test_a_password_is_changed_and_no_request_is_lost(server: Production, question: str) -> None:
+    answer = server.answers.get(question, "none")
+    if answer == "none":
+        pytest.skip("this service has no cache")
+    secrets = server.service / "secrets"
+    before = {name: (secrets / name).read_text() for name in (f"{question}_password", f"{question}_url")}
+    with server.traffic() as traffic:
+        for block in shell(section(page("docs/deploy-on-one-server.md"), PASSWORDS[answer])):
+            run(block, server.service, **server.environment)
+    assert traffic.lost == []
+    assert traffic.missing(lambda path: server.request("GET", path)) == []
+    for name, text in before.items():
+        assert (secrets / name).read_text() != text
+    assert (secrets / f"{question}_password").read_text().strip() in (secrets / f"{question}_url").read_text()
+    # The old password opens nothing, and the new one is used.
+    assert [line for line in lines(server, "app") if '"level":"ERROR"' in line] == []
+    assert connects(server, (secrets / f"{question}_url").read_text().strip())
+    assert not connects(server, before[f"{question}_url"].strip())
+
+
+# Opens a connection with the address in the first argument.
+CONNECT = {
+    "postgresql": "import asyncpg\nasync def main(url): await asyncpg.connect(url)",
+    "mysql": "import asyncmy\nasync def main(url): await asyncmy.connect("
+    "host='database', user='app', db='app', password=url.split(':')[2].split('@')[0])",
+    "redis": "import redis.asyncio\nasync def main(url): await redis.asyncio.from_url(url).ping()",
+}
+
+
+def connects(server: Production, url: str) -> bool:
+    """Tell whether the service's container can open a connection with this address."""
+    script = f"import asyncio, sys, {CONNECT[url.partition(':')[0]][7:]}\nasyncio.run(main(sys.argv[1]))"
+    [app] = server.containers("app")
+    try:
+        docker("exec", app, "python", "-c", script, url)
+    except DockerError as error:
+        assert re.search(r"password|WRONGPASS|Access denied", str(error)), error
+        return False
+    return True
 
 
 # Requests that are smuggled
