@@ -18,6 +18,7 @@ from harness.ports import reserved_port
 from harness.running import variables
 from harness.stacks import make_secrets
 from harness.traffic import Traffic
+from harness.waiting import until
 
 # A name that no DNS knows, so that only the authority of the tests gives a certificate for it.
 DOMAIN = "api.example.test"
@@ -137,6 +138,13 @@ class Production:
                 extensions={"sni_hostname": DOMAIN},
             )
 
+    def is_ready(self) -> bool:
+        """Tell whether the service is ready, through the proxy and with its certificate."""
+        try:
+            return self.request("GET", "/health/ready").status_code == 200
+        except httpx2.TransportError:
+            return False
+
     def traffic(self) -> Traffic:
         """Return clients that use the service until the block ends."""
 
@@ -217,6 +225,7 @@ def production(service: Path, answers: Answers) -> Iterator[Production]:
             assert started.base
             first = started.release("1")
             assert first.code == 0, first.output
+            until(started.is_ready, "the proxy has a certificate")
             yield started
         finally:
             started.compose("--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=5")

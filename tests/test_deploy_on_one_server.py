@@ -55,6 +55,14 @@ class Reader:
         script = script.replace("https://api.example.com", f"https://localhost:{self.ports[1]}")
         return run(script.replace("curl", "curl --silent --show-error --insecure"), self.service)
 
+    def succeeds(self, block: str) -> bool:
+        """Type a block, and tell whether its commands succeed."""
+        try:
+            self.type(block)
+        except AssertionError:
+            return False
+        return True
+
     def type_all(self, title: str) -> list[str]:
         return [self.type(block) for block in shell(section(PAGE, title))]
 
@@ -104,7 +112,7 @@ def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Rea
     release, answers = shell(section(PAGE, "Release"))
     first = git(reader.service, "rev-parse", "HEAD").strip()
     assert reader.type(release).endswith(f"{first} serves\n")
-    assert '{"status":"ok"}' in until(lambda: reader.type(answers), "the service answers")
+    until(lambda: reader.succeeds(answers), "the service answers")
     (reader.service / "README.md").write_text("# Orders\n")
     commit(reader.service, "Say what it is")
     second = git(reader.service, "rev-parse", "HEAD").strip()
@@ -112,7 +120,7 @@ def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Rea
     assert reader.serving() == [second]
     reader.type_all("Go back")
     assert reader.serving() == [first]
-    assert '{"status":"ok"}' in reader.type(answers)
+    assert reader.type(answers) == '{"status":"ok"}'
     [printed] = reader.type_all("Every day")
     assert f"{reader.name}:{first}" in printed
     assert '"level":"INFO"' in printed

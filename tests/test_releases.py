@@ -94,7 +94,7 @@ def test_after_a_restart_of_the_engine_all_is_there_with_nothing_set(server: Pro
     docker("kill", *server.containers())
     # As the engine does: all at once, whatever depends on what.
     docker("start", *reversed(server.containers()))
-    until(lambda: server.request("GET", "/health/ready").status_code == 200, "the service is ready")
+    until(server.is_ready, "the service is ready")
     nothing_is_lost(server, traffic)
     assert server.serving() == tag
     assert "proxy" in server.compose("ps", "--services").split()
