@@ -63,6 +63,10 @@ class Reader:
             return False
         return True
 
+    def logs(self) -> str:
+        """Return the end of all logs, which say why there is no response."""
+        return docker("compose", "--file=compose.prod.yaml", "logs", "--tail=40", cwd=self.service)
+
     def type_all(self, title: str) -> list[str]:
         return [self.type(block) for block in shell(section(PAGE, title))]
 
@@ -112,7 +116,10 @@ def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Rea
     release, answers = shell(section(PAGE, "Release"))
     first = git(reader.service, "rev-parse", "HEAD").strip()
     assert reader.type(release).endswith(f"{first} serves\n")
-    until(lambda: reader.succeeds(answers), "the service answers")
+    try:
+        until(lambda: reader.succeeds(answers), "the service answers")
+    except AssertionError as error:
+        raise AssertionError(f"{error}\n{reader.logs()}") from error
     (reader.service / "README.md").write_text("# Orders\n")
     commit(reader.service, "Say what it is")
     second = git(reader.service, "rev-parse", "HEAD").strip()
