@@ -12,7 +12,7 @@ from pathlib import Path
 import httpx2
 
 from harness.acme import Authority, authority, free_subnet
-from harness.containers import docker, unique
+from harness.containers import build, docker, unique
 from harness.matrix import Answers
 from harness.ports import reserved_port
 from harness.running import variables
@@ -169,11 +169,8 @@ class Production:
     @functools.cached_property
     def base(self) -> str:
         """Return the first release's image, which the service's Dockerfile builds."""
-        self.build("1", self.service / "Dockerfile")
+        build(self.service, f"{self.image}:1")
         return f"{self.image}:1"
-
-    def build(self, tag: str, dockerfile: Path) -> None:
-        docker("build", f"--tag={self.image}:{tag}", f"--file={dockerfile}", ".", cwd=self.service)
 
     def make(self, tag: str) -> str:
         """Build another release of the service, and return its tag."""
@@ -184,7 +181,7 @@ class Production:
             (folder / "0002_price.py").write_text(MIGRATION.format(migration))
         lines = RELEASES.get(tag, "COPY --chmod=go+rX 0002_price.py migrations/versions/")
         (folder / "Dockerfile").write_text(f"FROM {self.base}\n{lines}\n")
-        docker("build", f"--tag={self.image}:{tag}", ".", cwd=folder)
+        build(folder, f"{self.image}:{tag}")
         return tag
 
 

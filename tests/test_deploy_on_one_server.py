@@ -1,6 +1,5 @@
 """Tests that docs/deploy-on-one-server.md can be followed, with a service of each proxy."""
 
-import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack
 from pathlib import Path
@@ -15,7 +14,6 @@ from harness.matrix import values
 from harness.pages import page, section, service_section, shell
 from harness.ports import reserved_port
 from harness.running import run
-from harness.stacks import make_secrets
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -93,7 +91,6 @@ def reader(
         (service / ".env").write_text(
             f"HTTP_PORT={ports[0]}\nHTTPS_PORT={ports[1]}\nPROXY_SUBNET={free_subnet()}\n"
         )
-        make_secrets(service)
         try:
             yield Reader(service, [port for port in ports if port], name)
         finally:
@@ -107,7 +104,6 @@ def reader(
             )
             for image in {*docker("image", "ls", "--quiet", f"--filter=reference={name}").split()}:
                 docker("rmi", "--force", image)
-            shutil.rmtree(service / "secrets", ignore_errors=True)
 
 
 @pytest.mark.docker
