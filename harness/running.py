@@ -34,7 +34,7 @@ INSTALLED_BY = ("python_version", "package_manager", "server", "database", "cach
 
 # Variables of this machine that would change what a service or its tools do.
 CHANGES_A_SERVICE = re.compile(
-    r"(DATABASE_\w+|CACHE_\w+|ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
+    r"(DATABASE_\w+|CACHE_\w+|BACKUP_\w+|ENVIRONMENT|LOG_LEVEL|WEB_CONCURRENCY|FORWARDED_ALLOW_IPS|PORT|VIRTUAL_ENV|PYTHON\w*"
     r"|MAX_BODY_SIZE|ALLOWED_HOSTS|API_DOCS"
     r"|(UVICORN|FASTAPI|GUNICORN|GRANIAN|PYTEST|COV|MYPY|RUFF)_\w*|UV|UV_(PROJECT|PYTHON|RUN|NO_SYNC)\w*)"
 )

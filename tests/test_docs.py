@@ -126,6 +126,7 @@ def every_path(render: Render) -> set[str]:
         render("two", server="granian", package_manager="pip", layout="single-file"),
         render("three", database="postgresql", cache="redis", workers=2, proxy="caddy"),
         render("four", proxy="traefik"),
+        render("five", database="sqlite"),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]
