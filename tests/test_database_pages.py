@@ -22,7 +22,16 @@ from tests.conftest import Render, RenderTo
 USE = page("docs/databases.md")
 OPERATE = page("docs/operate-databases.md")
 
-TITLES = {"sqlite": "SQLite", "postgresql": "PostgreSQL", "mysql": "MySQL"}
+# The sections whose commands are run here with each database.
+FOLLOWED = (
+    "Deploy",
+    "A change while the service runs",
+    "Make a backup at once",
+    "Keep copies elsewhere",
+    "The restore drill",
+    "Restore the database",
+    "Restore on a new server",
+)
 
 # It needs no container.
 ALONE: Answers = {"database": "sqlite", "cache": "none"}
@@ -56,12 +65,10 @@ def test_every_step_of_the_page_on_use_is_in_the_section_that_a_test_follows() -
 
 
 def test_every_command_of_the_page_on_operation_is_in_a_section_that_a_test_runs() -> None:
-    assert TITLES.keys() == {*DATABASES}
-    run = ("Deploy", "A change while the service runs", *TITLES.values())
     assert [step.text for step in steps(OPERATE)] == [
         block
         for title in re.findall(r"^##+ (.*)$", OPERATE, re.MULTILINE)
-        if title in run
+        if title in FOLLOWED
         for block in shell(part(OPERATE, title))
     ]
 
@@ -127,16 +134,20 @@ class Deployed:
         label = '{{ index .Config.Labels "org.opencontainers.image.revision" }}'
         return docker("inspect", "--format", label, f"{self.name}-production-app-1").strip()
 
-    def remove(self) -> None:
-        compose = ("compose", "--file=compose.prod.yaml", "down", "--volumes", "--timeout=5")
+    def lose(self) -> None:
+        """Remove all containers and volumes."""
+        compose = ("compose", "--file=compose.prod.yaml", "down", "--volumes", "--timeout=5", "--rmi=local")
         docker(*compose, cwd=self.service, environment={"TAG": "unused"})
+
+    def remove(self) -> None:
+        self.lose()
         for image in {*docker("image", "ls", "--quiet", f"--filter=reference={self.name}").split()}:
             docker("rmi", "--force", image)
 
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in TITLES],
+    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in DATABASES],
 )
 def deployed(
     request: pytest.FixtureRequest,
@@ -158,19 +169,51 @@ def deployed(
             shutil.rmtree(service / "secrets", ignore_errors=True)
 
 
+def operated(title: str) -> str:
+    """Return the commands of a section on operation."""
+    [block] = shell(part(OPERATE, title))
+    return block
+
+
 @pytest.mark.docker
 def test_an_item_comes_back_from_a_backup(deployed: Deployed) -> None:
-    backup, restore = shell(part(OPERATE, TITLES[deployed.database]))
     lamp = deployed.created("lamp")
     before = deployed.items()
-    deployed.typed(backup)
+    deployed.typed(operated("Make a backup at once"))
     assert deployed.request("DELETE", lamp).status_code == 204
     deployed.created("made after the backup")
-    deployed.typed(restore)
+    deployed.typed(operated("Restore the database"))
     assert deployed.items() == before
     assert deployed.request("GET", lamp).json()["name"] == "lamp"
     # The service can still write.
     deployed.created("cable")
+
+
+@pytest.mark.docker
+def test_an_item_comes_back_on_a_new_server_from_a_copy(deployed: Deployed) -> None:
+    deployed.created("candle")
+    before = deployed.items()
+    deployed.typed(operated("Make a backup at once"))
+    assert " is in the new database, and the constraints hold." in deployed.typed(
+        operated("The restore drill")
+    )
+    deployed.typed(operated("Keep copies elsewhere"))
+    assert git(deployed.service, "status", "--porcelain", "--", "backups") == ""
+    deployed.lose()
+    deployed.typed(operated("Restore on a new server"))
+    assert deployed.items() == before
+
+
+@pytest.mark.docker
+def test_the_commands_of_the_services_own_page_are_those_of_the_page_on_operation(deployed: Deployed) -> None:
+    own = [
+        line for block in shell(service_section(deployed.service, "Back up")) for line in block.splitlines()
+    ]
+    lines = {
+        line for title in FOLLOWED for block in shell(part(OPERATE, title)) for line in block.splitlines()
+    }
+    assert own
+    assert [line for line in own if line not in lines] == []
 
 
 @pytest.mark.docker
