@@ -136,7 +136,8 @@ class Deployed:
 
     def lose(self) -> None:
         """Remove all containers and volumes."""
-        compose = ("compose", "--file=compose.prod.yaml", "down", "--volumes", "--timeout=5", "--rmi=local")
+        down = ("down", "--volumes", "--timeout=5", "--rmi=local")
+        compose = ("compose", "--file=compose.prod.yaml", "--profile=*", *down)
         docker(*compose, cwd=self.service, environment={"TAG": "unused"})
 
     def remove(self) -> None:
