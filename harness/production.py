@@ -225,7 +225,9 @@ def production(service: Path, answers: Answers) -> Iterator[Production]:
             until(started.is_ready, "the proxy has a certificate")
             yield started
         finally:
-            started.compose("--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=5")
+            started.compose(
+                "--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=5", "--rmi=local"
+            )
             for image in {*docker("image", "ls", "--quiet", f"--filter=reference={started.image}").split()}:
                 docker("rmi", "--force", image)
             shutil.rmtree(service / "secrets", ignore_errors=True)

@@ -94,7 +94,7 @@ def reader(
         try:
             yield Reader(service, [port for port in ports if port], name)
         finally:
-            down = ("--profile=*", "down", "--volumes", "--timeout=5")
+            down = ("--profile=*", "down", "--volumes", "--timeout=5", "--rmi=local")
             docker(
                 "compose",
                 "--file=compose.prod.yaml",

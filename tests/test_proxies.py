@@ -260,6 +260,8 @@ def test_a_password_is_changed_and_no_request_is_lost(server: Production, questi
     assert [line for line in lines(server, "app") if '"level":"ERROR"' in line] == []
     assert connects(server, (secrets / f"{question}_url").read_text().strip())
     assert not connects(server, before[f"{question}_url"].strip())
+    # The container of the backups has the new one too.
+    assert "Backup " in server.compose("exec", "--no-TTY", "backup", "bash", "/opt/backup/backup.sh", "now")
 
 
 # Opens a connection with the address in the first argument.

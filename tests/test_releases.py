@@ -6,9 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from harness.containers import docker
+from harness.containers import docker, unique
 from harness.matrix import Answers, label
-from harness.production import Production, production
+from harness.pages import service_section, shell
+from harness.production import DOMAIN, Production, production
+from harness.running import run
 from harness.traffic import Traffic
 from harness.waiting import until
 from tests.conftest import RenderTo
@@ -134,6 +136,55 @@ def test_a_second_release_at_the_same_time_is_refused(server: Production) -> Non
         refused = server.release("1")
     assert (refused.code, refused.output) == (1, "deploy/release: another release is under way\n")
     assert server.containers() == before
+
+
+# Backups
+
+
+def created(server: Production) -> str:
+    """Create an item, and return its path."""
+    with server.client() as client:
+        response = client.post(
+            f"{server.url}/items",
+            json={"name": unique("item")},
+            headers={"Host": DOMAIN},
+            extensions={"sni_hostname": DOMAIN},
+        )
+    assert response.status_code == 201
+    return response.headers["location"]
+
+
+def test_the_page_restores_the_newest_backup_and_brings_the_release_back(server: Production) -> None:
+    drill, _, now, restore = shell(service_section(server.service, "Back up"))
+    kept = created(server)
+    run(now, server.service, **server.environment)
+    lost = created(server)
+    assert "items: " in run(drill, server.service, **server.environment)
+    tag = server.remembered("TAG")
+    run(restore, server.service, **server.environment)
+    until(server.is_ready, "the service is ready")
+    assert [server.request("GET", path).status_code for path in (kept, lost)] == [200, 404]
+    assert (server.remembered("TAG"), server.serving()) == (tag, tag)
+
+
+def test_backups_that_do_not_start_hold_no_release_up(server: Production) -> None:
+    file = server.service / ".env"
+    text = file.read_text()
+    file.write_text(f"{text}BACKUP_INTERVAL=daily\n")
+    try:
+        done = server.release(server.remembered("TAG"))
+        logs = server.compose("logs", "--no-log-prefix", "backup")
+    finally:
+        file.write_text(text)
+    assert done.code == 0, done.output
+    assert "BACKUP_INTERVAL: must be a whole number of s, m, h or d" in logs
+    # The next release with a right value makes backups again.
+    assert server.release(server.remembered("TAG")).code == 0
+    server.compose("up", "--detach", "--wait", "backup")
+    [backup] = server.containers("backup")
+    if server.answers["database"] == "sqlite":
+        image = docker("inspect", "--format={{.Config.Image}}", backup)
+        assert image.strip().endswith(f":{server.remembered('TAG')}")
 
 
 # The last, because the releases without the migration can only be reached by a rollback then.
