@@ -70,9 +70,9 @@ class Reader:
 
     def serving(self) -> list[str]:
         """Return the tags of the containers that run the service."""
-        names = docker(
-            "ps", "--format={{.Image}}", f"--filter=label=com.docker.compose.project={self.name}-production"
-        )
+        labels = {"project": f"{self.name}-production", "service": "app"}
+        filters = [f"--filter=label=com.docker.compose.{label}={value}" for label, value in labels.items()]
+        names = docker("ps", "--format={{.Image}}", *filters)
         return [image.partition(":")[2] for image in names.split() if image.startswith(f"{self.name}:")]
 
 

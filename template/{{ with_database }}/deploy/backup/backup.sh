@@ -75,6 +75,8 @@ wait_for() {
 
 now() {
     local started new name old files size
+    # A second has one backup.
+    while [[ -e $folder/$(date --utc +%Y%m%dT%H%M%SZ) ]]; do sleep 0.1; done
     started=$(date +%s)
     new=$(mktemp --directory "$folder/.new.XXXXXX")
     trap "rm -rf '$new'" EXIT
