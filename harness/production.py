@@ -36,6 +36,7 @@ OTHER_AUTHORITY = {
 # Releases that differ from the first in one respect: the lines of a Dockerfile that begins with its image.
 RELEASES = {
     "2": "ENV SECOND=1",
+    "slow": "USER root\nRUN echo 'import time; time.sleep(3)' >> app/main.py\nUSER 10001:10001",
     "never-ready": "USER root\nRUN sed -i 's#/health/ready#/health/later#' app/*.py\nUSER 10001:10001",
     "dies": "USER root\nRUN echo 'raise RuntimeError' >> app/main.py\nUSER 10001:10001",
 }
@@ -77,9 +78,9 @@ class Production:
     http_url: str
     context: ssl.SSLContext | None = field(default=None)
 
-    def release(self, *arguments: str, **more: str) -> Done:
-        """Run `deploy/release`."""
-        done = subprocess.run(
+    def begin(self, *arguments: str, **more: str) -> subprocess.Popen[str]:
+        """Start `deploy/release` in a process group of its own, as a terminal does."""
+        return subprocess.Popen(
             ["deploy/release", *arguments],
             cwd=self.service,
             env=variables(self.service) | self.environment | more,
@@ -87,10 +88,17 @@ class Production:
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
-            timeout=300,
-            check=False,
+            start_new_session=True,
         )
-        return Done(done.returncode, done.stdout)
+
+    def end(self, begun: subprocess.Popen[str]) -> Done:
+        """Wait until `deploy/release` and all that it started has ended."""
+        output, _ = begun.communicate(timeout=300)
+        return Done(begun.returncode, output)
+
+    def release(self, *arguments: str, **more: str) -> Done:
+        """Run `deploy/release`."""
+        return self.end(self.begin(*arguments, **more))
 
     def compose(self, *arguments: str) -> str:
         """Run a command of Compose as somebody on the server does, who sets no variable."""

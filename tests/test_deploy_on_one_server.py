@@ -107,6 +107,13 @@ def reader(
 
 
 @pytest.mark.docker
+def test_a_first_release_that_fails_says_that_nothing_serves(reader: Reader) -> None:
+    reader.type_all("Before the first release")
+    with pytest.raises(AssertionError, match="missing; there is no earlier release, so nothing serves\n"):
+        reader.type("deploy/release missing")
+
+
+@pytest.mark.docker
 def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Reader) -> None:
     reader.type_all("Before the first release")
     release, answers = shell(section(PAGE, "Release"))

@@ -1,15 +1,17 @@
 """Tests that releases and rollbacks behind each proxy lose no request and no acknowledged write."""
 
 import fcntl
+import os
 import re
-from collections.abc import Iterator
+import signal
+from collections.abc import Callable, Iterator
 
 import pytest
 
 from harness.containers import docker, unique
 from harness.matrix import Answers, label
 from harness.pages import service_section, shell
-from harness.production import DOMAIN, Production, production
+from harness.production import DOMAIN, Done, Production, production
 from harness.running import run
 from harness.traffic import Traffic
 from harness.waiting import until
@@ -86,6 +88,47 @@ def test_a_release_that_fails_says_so_and_the_one_before_serves_on(server: Produ
     assert done.output.splitlines()[-1] == f"deploy/release: {FAILURES[tag]}; {tags[0]} serves as before"
     assert server.containers() == containers
     assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
+    nothing_is_lost(server, traffic)
+
+
+def interrupted(server: Production, send: Callable[[int, int], None], sent: signal.Signals) -> Done:
+    """Begin a release that takes some seconds to get ready, and send it a signal meanwhile."""
+    count = len(server.containers("app"))
+    begun = server.begin(server.make("slow"))
+    until(lambda: len(server.containers("app")) > count, "the new container")
+    send(begun.pid, sent)
+    return server.end(begun)
+
+
+# A terminal sends Ctrl+C to the commands of the script too, and `kill` to the script alone.
+SIGNALS = {signal.SIGINT: os.killpg, signal.SIGTERM: os.kill}
+
+
+@pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
+def test_a_release_that_is_interrupted_leaves_all_as_it_was(server: Production, sent: signal.Signals) -> None:
+    containers = server.containers()
+    tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
+    with server.traffic() as traffic:
+        more(traffic)
+        done = interrupted(server, SIGNALS[sent], sent)
+        more(traffic)
+    assert done.code == 1, done.output
+    assert server.containers() == containers
+    assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
+    nothing_is_lost(server, traffic)
+
+
+def test_a_release_that_is_killed_gets_no_request_and_the_next_one_removes_it(server: Production) -> None:
+    tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
+    with server.traffic() as traffic:
+        more(traffic)
+        killed = interrupted(server, os.kill, signal.SIGKILL)
+        more(traffic)
+        assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
+        again = server.release("slow")
+        more(traffic)
+    assert killed.code == -signal.SIGKILL
+    assert (again.code, server.serving()) == (0, "slow"), again.output
     nothing_is_lost(server, traffic)
 
 
