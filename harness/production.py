@@ -111,11 +111,10 @@ class Production:
         return self.compose("ps", "--all", "--quiet", *services).split()
 
     def serving(self) -> str:
-        """Return the tag of the one image of the service that runs."""
-        names = [
+        """Return the tag of the image that all containers of the service run."""
+        [name] = {
             docker("inspect", "--format={{.Config.Image}}", each).strip() for each in self.containers("app")
-        ]
-        [name] = names
+        }
         return name.partition(":")[2]
 
     def remembered(self, name: str) -> str:

@@ -1,11 +1,13 @@
 """Tests that docs/deploy-on-one-server.md can be followed, with a service of each proxy."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
+import httpx2
 import pytest
 
+from harness import owners
 from harness.acme import free_subnet
 from harness.clones import commit, git
 from harness.containers import docker, unique
@@ -19,12 +21,13 @@ from tests.conftest import RenderTo
 
 PAGE = page("docs/deploy-on-one-server.md")
 SECTIONS = ("Before the first release", "Release", "Go back", "Every day")
-# tests/test_proxies.py follows them.
-PASSWORDS = "Change a password"
+MOVE = "Move to a proxy"
+# tests/test_three_containers.py follows the first, and tests/test_proxies.py the other.
+ELSEWHERE = ("More than one container", "Change a password")
 
 
 def test_every_command_of_the_page_is_in_a_section_that_a_test_follows() -> None:
-    followed = (*SECTIONS, PASSWORDS)
+    followed = (*SECTIONS, *ELSEWHERE, MOVE)
     assert shell(PAGE) == [block for title in followed for block in shell(section(PAGE, title))]
 
 
@@ -76,20 +79,15 @@ class Reader:
         return [image.partition(":")[2] for image in names.split() if image.startswith(f"{self.name}:")]
 
 
-@pytest.fixture(params=[value for value in values("proxy") if value != "none"])
-def reader(
-    request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Reader]:
-    # The longest that is allowed: the names of its containers are longer than DNS allows.
-    name = unique("orders").ljust(50, "s")
-    service = in_git(
-        render_to(tmp_path_factory.mktemp("server") / name, proxy=request.param, database="sqlite")
-    )
+@contextmanager
+def reading(service: Path) -> Iterator[Reader]:
+    """Yield a reader with free ports. All that was started is removed at the end."""
+    name = service.name
     with ExitStack() as held:
-        ports = [held.enter_context(reserved_port()) for _ in range(2)]
+        ports = [held.enter_context(reserved_port()) for _ in range(3)]
         assert all(ports)
         (service / ".env").write_text(
-            f"HTTP_PORT={ports[0]}\nHTTPS_PORT={ports[1]}\nPROXY_SUBNET={free_subnet()}\n"
+            f"HTTP_PORT={ports[0]}\nHTTPS_PORT={ports[1]}\nHOST_PORT={ports[2]}\nPROXY_SUBNET={free_subnet()}\n"
         )
         try:
             yield Reader(service, [port for port in ports if port], name)
@@ -104,6 +102,17 @@ def reader(
             )
             for image in {*docker("image", "ls", "--quiet", f"--filter=reference={name}").split()}:
                 docker("rmi", "--force", image)
+
+
+@pytest.fixture(params=[value for value in values("proxy") if value != "none"])
+def reader(
+    request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Reader]:
+    # The longest that is allowed: the names of its containers are longer than DNS allows.
+    name = unique("orders").ljust(50, "s")
+    service = render_to(tmp_path_factory.mktemp("server") / name, proxy=request.param, database="sqlite")
+    with reading(in_git(service)) as reader:
+        yield reader
 
 
 @pytest.mark.docker
@@ -138,3 +147,30 @@ def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Rea
     assert reader.serving() == [first]
     # Neither git nor a build sees what deploy/release writes.
     assert git(reader.service, "status", "--porcelain") == ""
+
+
+@pytest.mark.docker
+def test_a_service_with_data_moves_to_a_proxy_and_keeps_its_rows(repository: Path, tmp_path: Path) -> None:
+    service = owners.own(owners.copy(repository, tmp_path / unique("orders"), database="postgresql"))
+    with reading(service) as reader:
+        for title in ("Once on the server", "Deploy"):
+            reader.type(shell(service_section(service, title))[0])
+        url = f"http://127.0.0.1:{reader.ports[2]}"
+        created = httpx2.post(f"{url}/items", json={"name": "lamp"}, trust_env=False)
+        assert created.status_code == 201
+        owners.update(service, proxy="caddy")
+        assert owners.conflicts(service) == set()
+        commit(service, "Have a proxy")
+        [moved] = reader.type_all(MOVE)
+        assert moved.endswith(" serves\n")
+
+        def read() -> httpx2.Response | None:
+            """Return the row, as soon as the proxy has a certificate."""
+            try:
+                url = f"https://localhost:{reader.ports[1]}{created.headers['location']}"
+                return httpx2.get(url, verify=False, trust_env=False)
+            except httpx2.TransportError:
+                return None
+
+        found = until(read, "a response over HTTPS")
+    assert (found.status_code, found.json()) == (200, created.json())

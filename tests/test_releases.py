@@ -145,6 +145,17 @@ def test_after_a_restart_of_the_engine_all_is_there_with_nothing_set(server: Pro
     assert "proxy" in server.compose("ps", "--services").split()
 
 
+def test_after_down_up_brings_the_same_release_back(server: Production) -> None:
+    with server.traffic() as traffic:
+        more(traffic)
+    tag = server.serving()
+    server.compose("down", "--timeout=5")
+    server.compose("up", "--detach", "--wait")
+    until(server.is_ready, "the service is ready")
+    nothing_is_lost(server, traffic)
+    assert server.serving() == tag
+
+
 def test_up_leaves_a_release_alone(server: Production) -> None:
     before = server.containers()
     server.compose("up", "--detach", "--wait")
