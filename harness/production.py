@@ -38,6 +38,7 @@ RELEASES = {
     "2": "ENV SECOND=1",
     "slow": "USER root\nRUN echo 'import time; time.sleep(3)' >> app/main.py\nUSER 10001:10001",
     "never-ready": "USER root\nRUN sed -i 's#/health/ready#/health/later#' app/*.py\nUSER 10001:10001",
+    "has-no-command": 'CMD ["nothing"]',
     "dies": "USER root\nRUN echo 'raise RuntimeError' >> app/main.py\nUSER 10001:10001",
 }
 MIGRATIONS = {

@@ -69,6 +69,7 @@ def test_traffic_moves_to_another_release_and_loses_nothing(server: Production, 
 FAILURES = {
     "fails": "the migrations failed",
     "never-ready": "never-ready did not get ready",
+    "has-no-command": "has-no-command did not start",
     "dies": "dies did not get ready",
     "missing": "there is no image with the tag missing",
 }
