@@ -16,8 +16,6 @@ import copier
 from harness.containers import docker
 from harness.matrix import ROOT, Answers, values
 from harness.production import Done, Production, production
-from harness.traffic import Traffic
-from harness.waiting import until
 
 
 def kill(server: Production) -> Done:
@@ -83,9 +81,9 @@ def measure(answers: Answers, rounds: int) -> list[str]:
 def row(server: Production, step: Step) -> str:
     name, act, fails = step
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more(200)
         done = act(server)
-        more(traffic)
+        traffic.more(200)
     if bool(done.code) != fails:
         raise SystemExit(f"{name}, {server.answers}: exit code {done.code}\n{done.output}")
     missing = traffic.missing(lambda path: server.request("GET", path))
@@ -102,11 +100,6 @@ def row(server: Production, step: Step) -> str:
     line = f"| {' | '.join(cells)} |"
     print(line, *(f"    {sent}" for sent in [*traffic.lost, *missing]), sep="\n", flush=True)
     return line
-
-
-def more(traffic: Traffic) -> None:
-    enough = len(traffic.sent) + 200
-    until(lambda: len(traffic.sent) >= enough, "more requests")
 
 
 if __name__ == "__main__":

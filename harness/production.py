@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import httpx2
 
@@ -134,11 +135,14 @@ class Production:
         """Make a client that reaches this machine under the service's name."""
         return httpx2.Client(verify=self.trust(), trust_env=False, timeout=20)
 
-    def request(self, method: str, path: str, *, url: str = "", **headers: str) -> httpx2.Response:
+    def request(
+        self, method: str, path: str, *, url: str = "", json: Any = None, **headers: str
+    ) -> httpx2.Response:
         with self.client() as client:
             return client.request(
                 method,
                 (url or self.url) + path,
+                json=json,
                 headers={
                     "Host": DOMAIN,
                     **{name.replace("_", "-"): value for name, value in headers.items()},

@@ -10,6 +10,7 @@ from typing import Any, NamedTuple, Self
 import httpx2
 
 from harness.containers import unique
+from harness.waiting import until
 
 # Half of the clients keep their connections, the others open one for each request.
 CLIENTS = 16
@@ -52,6 +53,11 @@ class Traffic:
     ) -> None:
         self.ends.set()
         self.thread.join()
+
+    def more(self, count: int = 100) -> None:
+        """Wait until this many requests more are answered."""
+        enough = len(self.sent) + count
+        until(lambda: len(self.sent) >= enough, "more requests")
 
     @property
     def lost(self) -> list[Sent]:

@@ -5,7 +5,7 @@ import re
 import shutil
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import pytest
@@ -19,6 +19,9 @@ from harness.waiting import until
 from tests.conftest import Render, RenderTo
 
 EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
+
+# In the service's image with SQLite, else in one of its own.
+SCRIPT = "bash $(ls /opt/backup/backup.sh deploy/backup/backup.sh 2>/dev/null)"
 
 # Tables that are dumped one after the other, and that every transaction of the writer adds a row to.
 OWNERS = "CREATE TABLE a_owners (id INTEGER PRIMARY KEY, name VARCHAR(20))"
@@ -123,12 +126,12 @@ def images(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Ite
             # As cloned with a umask of 077.
             for path in (service / "deploy").rglob("*"):
                 path.chmod(0o700 if path.is_dir() else 0o600)
-            built[database] = Image(in_git(service), {"database": database, "cache": "none"})
+            answers = {"database": database, "cache": "none"}
+            built[database] = held.enter_context(Image(in_git(service), answers))
         return built[database]
 
-    yield image
-    for made in built.values():
-        made.__exit__(None, None, None)
+    with ExitStack() as held:
+        yield image
 
 
 @pytest.fixture(scope="module", params=EACH_DATABASE)
@@ -268,9 +271,7 @@ class TestOneADay:
         looking = threading.Thread(target=look)
         looking.start()
         try:
-            printed = backups.shell(
-                "bash $(ls /opt/backup/backup.sh deploy/backup/backup.sh 2>/dev/null) now 2>&1"
-            )
+            printed = backups.shell(f"{SCRIPT} now 2>&1")
         finally:
             ends.set()
             looking.join()
@@ -319,9 +320,7 @@ def test_a_backup_that_fails_is_logged_and_tried_again_and_turns_the_container_u
         assert len(kept) >= 2
         with pytest.raises(DockerError, match=r"The newest backup is \d+ s old\."):
             until(
-                lambda: backups.shell(
-                    "bash $(ls /opt/backup/backup.sh deploy/backup/backup.sh 2>/dev/null) healthy"
-                ),
+                lambda: backups.shell(f"{SCRIPT} healthy"),
                 "a failure",
                 10,
             )

@@ -122,13 +122,7 @@ def test_a_long_response_is_compressed_as_the_client_asks(server: Production) ->
 
 
 def test_a_body_above_the_limit_is_a_413(server: Production) -> None:
-    with server.client() as client:
-        response = client.post(
-            f"{server.url}/items",
-            json={"name": "x" * 2_000_000},
-            headers={"Host": DOMAIN},
-            extensions={"sni_hostname": DOMAIN},
-        )
+    response = server.request("POST", "/items", json={"name": "x" * 2_000_000})
     # Granian closes the connection after its response, which a proxy that still sends may not see any more.
     assert response.status_code in ({413, 502} if server.answers["server"] == "granian" else {413})
     assert server.request("GET", "/health/ready").status_code == 200

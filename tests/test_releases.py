@@ -11,7 +11,7 @@ import pytest
 from harness.containers import docker, unique
 from harness.matrix import Answers, label
 from harness.pages import service_section, shell
-from harness.production import DOMAIN, Done, Production, production
+from harness.production import Done, Production, production
 from harness.running import run
 from harness.traffic import Traffic
 from harness.waiting import until
@@ -42,12 +42,6 @@ def server(
         yield started
 
 
-def more(traffic: Traffic, count: int = 100) -> None:
-    """Wait until this many requests more are answered."""
-    enough = len(traffic.sent) + count
-    until(lambda: len(traffic.sent) >= enough, "more requests")
-
-
 def nothing_is_lost(server: Production, traffic: Traffic) -> None:
     assert traffic.lost == []
     assert len(traffic.acknowledged) > 20
@@ -58,9 +52,9 @@ def nothing_is_lost(server: Production, traffic: Traffic) -> None:
 def test_traffic_moves_to_another_release_and_loses_nothing(server: Production, going_back: bool) -> None:
     old, new = server.remembered("TAG"), server.remembered("PREVIOUS_TAG")
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         done = server.release("--rollback" if going_back else new)
-        more(traffic)
+        traffic.more()
     assert (done.code, server.serving()) == (0, new), done.output
     assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == (new, old)
     nothing_is_lost(server, traffic)
@@ -82,9 +76,9 @@ def test_a_release_that_fails_says_so_and_the_one_before_serves_on(server: Produ
     containers = server.containers()
     tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         done = server.release(tag, READY_TIMEOUT="3" if tag == "never-ready" else "30")
-        more(traffic)
+        traffic.more()
     assert done.code == 1
     assert done.output.splitlines()[-1] == f"deploy/release: {FAILURES[tag]}; {tags[0]} serves as before"
     assert server.containers() == containers
@@ -110,9 +104,9 @@ def test_a_release_that_is_interrupted_leaves_all_as_it_was(server: Production, 
     containers = server.containers()
     tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         done = interrupted(server, SIGNALS[sent], sent)
-        more(traffic)
+        traffic.more()
     assert done.code == 1, done.output
     assert server.containers() == containers
     assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
@@ -122,12 +116,12 @@ def test_a_release_that_is_interrupted_leaves_all_as_it_was(server: Production, 
 def test_a_release_that_is_killed_gets_no_request_and_the_next_one_removes_it(server: Production) -> None:
     tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         killed = interrupted(server, os.kill, signal.SIGKILL)
-        more(traffic)
+        traffic.more()
         assert (server.remembered("TAG"), server.remembered("PREVIOUS_TAG")) == tags
         again = server.release("slow")
-        more(traffic)
+        traffic.more()
     assert killed.code == -signal.SIGKILL
     assert (again.code, server.serving()) == (0, "slow"), again.output
     nothing_is_lost(server, traffic)
@@ -135,7 +129,7 @@ def test_a_release_that_is_killed_gets_no_request_and_the_next_one_removes_it(se
 
 def test_after_a_restart_of_the_engine_all_is_there_with_nothing_set(server: Production) -> None:
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
     tag = server.serving()
     docker("kill", *server.containers())
     # As the engine does: all at once, whatever depends on what.
@@ -148,7 +142,7 @@ def test_after_a_restart_of_the_engine_all_is_there_with_nothing_set(server: Pro
 
 def test_after_down_up_brings_the_same_release_back(server: Production) -> None:
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
     tag = server.serving()
     server.compose("down", "--timeout=5")
     server.compose("up", "--detach", "--wait")
@@ -178,6 +172,23 @@ def test_a_variable_that_is_not_set_is_named_before_anything_happens(server: Pro
     assert server.containers() == before
 
 
+@pytest.mark.parametrize("replicas", ["0", '"3"', "two"])
+def test_a_wrong_number_of_containers_is_refused_before_anything_happens(
+    server: Production, replicas: str
+) -> None:
+    before = server.containers()
+    file = server.service / ".env"
+    text = file.read_text()
+    file.write_text(f"{text}REPLICAS={replicas}\n")
+    try:
+        refused = server.release(server.remembered("TAG"))
+    finally:
+        file.write_text(text)
+    assert refused.code == 1
+    assert "REPLICAS" in refused.output or "replicas" in refused.output
+    assert server.containers() == before
+
+
 @pytest.mark.parametrize("arguments", [[], ["--help"], ["--roll-back"]], ids=" ".join)
 def test_other_arguments_are_answered_with_the_usage(server: Production, arguments: list[str]) -> None:
     refused = server.release(*arguments)
@@ -198,13 +209,7 @@ def test_a_second_release_at_the_same_time_is_refused(server: Production) -> Non
 
 def created(server: Production) -> str:
     """Create an item, and return its path."""
-    with server.client() as client:
-        response = client.post(
-            f"{server.url}/items",
-            json={"name": unique("item")},
-            headers={"Host": DOMAIN},
-            extensions={"sni_hostname": DOMAIN},
-        )
+    response = server.request("POST", "/items", json={"name": unique("item")})
     assert response.status_code == 201
     return response.headers["location"]
 
@@ -247,11 +252,11 @@ def test_a_rollback_over_a_migration_serves_with_the_newer_schema(server: Produc
     tag = server.remembered("TAG")
     server.make("migrates")
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         done = server.release("migrates")
-        more(traffic)
+        traffic.more()
         back = server.release("--rollback")
-        more(traffic)
+        traffic.more()
     assert "Running upgrade 0001 -> 0002" in done.output
     assert "Running upgrade" not in back.output
     assert (done.code, back.code, server.serving()) == (0, 0, tag)

@@ -30,12 +30,6 @@ def server(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> Ite
         yield started
 
 
-def more(traffic: Traffic, count: int = 100) -> None:
-    """Wait until this many requests more are answered."""
-    enough = len(traffic.sent) + count
-    until(lambda: len(traffic.sent) >= enough, "more requests")
-
-
 def requests(server: Production) -> Counter[str]:
     """Count the requests for items in the log of each container of the service."""
     return Counter(
@@ -49,7 +43,7 @@ def requests(server: Production) -> Counter[str]:
 def busiest(server: Production, traffic: Traffic) -> str:
     """Return the container that answers most of the requests now."""
     before = requests(server)
-    more(traffic)
+    traffic.more()
     [(container, _)] = (requests(server) - before).most_common(1)
     return container
 
@@ -92,10 +86,10 @@ def test_two_migrations_at_once_succeed_and_one_of_them_finds_nothing_to_do(serv
         return docker(*migrate, cwd=server.service, environment=environment)
 
     with server.traffic() as traffic, ThreadPoolExecutor(2) as pool:
-        more(traffic)
+        traffic.more()
         begun = [pool.submit(migrated) for _ in range(2)]
         outputs = [each.result() for each in begun]
-        more(traffic)
+        traffic.more()
     assert sorted("Running upgrade 0001 -> 0002" in output for output in outputs) == [False, True]
     assert traffic.lost == []
     no_write_is_missing(server, traffic)
@@ -105,9 +99,9 @@ def test_a_container_that_is_killed_takes_no_more_than_its_writes_with_it(server
     before = server.containers("app")
     with server.traffic() as traffic:
         docker("kill", "--signal=KILL", busiest(server, traffic))
-        more(traffic, 300)
+        traffic.more(300)
         server.compose("up", "--detach", "--wait")
-        more(traffic)
+        traffic.more()
     assert server.compose("ps", "--status=running", "--quiet", "app").split() == before
     only_writes_are_lost(traffic)
     no_write_is_missing(server, traffic)
@@ -119,9 +113,9 @@ def test_a_container_is_replaced_while_the_others_serve(server: Production) -> N
         replaced = busiest(server, traffic)
         docker("stop", replaced)
         docker("rm", replaced)
-        more(traffic)
+        traffic.more()
         server.compose("up", "--detach", "--wait")
-        more(traffic)
+        traffic.more()
     after = server.containers("app")
     assert len(after) == 3
     assert {*before} - {*after} == {replaced}
@@ -132,9 +126,9 @@ def test_a_container_is_replaced_while_the_others_serve(server: Production) -> N
 def test_a_release_replaces_all_three_and_loses_nothing(server: Production) -> None:
     before = server.containers("app")
     with server.traffic() as traffic:
-        more(traffic)
+        traffic.more()
         done = server.release(server.make("migrates"))
-        more(traffic)
+        traffic.more()
     assert (done.code, server.serving()) == (0, "migrates"), done.output
     after = server.containers("app")
     assert len(after) == 3

@@ -75,7 +75,7 @@ wait_for() {
 
 now() {
     local started new name old files size
-    # A second has one backup.
+    # Backups are named by the second, and the name of this one may be taken.
     while [[ -e $folder/$(date --utc +%Y%m%dT%H%M%SZ) ]]; do sleep 0.1; done
     started=$(date +%s)
     new=$(mktemp --directory "$folder/.new.XXXXXX")

@@ -24,7 +24,7 @@ sql() {
     psql --no-psqlrc --quiet --tuples-only --no-align --field-separator=$'\t' --set=ON_ERROR_STOP=1 app
 }
 
-# Prints for each table its rows, a checksum of them that doesn't depend on their order, and its valid constraints.
+# For each table: its rows, a checksum of them that doesn't depend on their order, and its valid constraints.
 tables="
 SET search_path = ''; SET TimeZone = 'UTC'; SET DateStyle = 'ISO'; SET IntervalStyle = 'postgres';
 SET extra_float_digits = 1; SET bytea_output = 'hex';
