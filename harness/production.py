@@ -241,8 +241,14 @@ def production(service: Path, answers: Answers) -> Iterator[Production]:
                 "--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=5", "--rmi=local"
             )
             for image in {*docker("image", "ls", "--quiet", f"--filter=reference={started.image}").split()}:
+                until(functools.partial(is_unused, image), "the image's containers are removed")
                 docker("rmi", "--force", image)
             shutil.rmtree(service / "secrets", ignore_errors=True)
+
+
+def is_unused(image: str) -> bool:
+    """Tell whether no container has this image. The engine may still be removing one."""
+    return not docker("ps", "--all", "--quiet", f"--filter=ancestor={image}")
 
 
 def join(service: Path, found: Authority) -> None:
