@@ -24,8 +24,9 @@ Answers = dict[str, Any]
 # Questions without choices, with values that stand for the rest.
 SAMPLES = {"workers": [1, 2]}
 
-# Questions that only add files of their own: their choices meet all others in pairs.
-WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("proxy",)
+# Questions that add files of their own, and the same lines to others whatever these are: their choices meet
+# all others in pairs.
+WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("observability", "proxy")
 
 
 def environment(folder: Path = ROOT) -> jinja2.Environment:

@@ -39,7 +39,7 @@ def extended(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     question, fact = re.split(r"\n(?=with_)", files.pop("copier.yml"), maxsplit=1)
     configuration = (copy / "copier.yml").read_text()
     for before, after in (
-        ("cache, layout, proxy]", "cache, mail, layout, proxy]"),
+        ("cache, layout, observability", "cache, mail, layout, observability"),
         ("or cache != 'none' }}", "or cache != 'none' or mail != 'none' }}"),
         ("# What has modules of its own", f"{question}\n# What has modules of its own"),
         ("with_cache:\n", f"{fact}\nwith_cache:\n"),

@@ -14,8 +14,8 @@ from tests.conftest import Render, RenderTo, Services
 NAMES = ("Dockerfile", ".dockerignore", "compose.yaml", "compose.prod.yaml")
 SNAPSHOTS = ROOT / "tests" / "snapshots"
 
-# Each server, each database and each proxy has a snapshot. Each layout, each package manager, and one worker
-# and several are there at least once.
+# Each server, database and proxy, and OpenTelemetry, have a snapshot. Each layout, each package manager, one
+# worker and several are there at least once.
 SNAPSHOT_ANSWERS: list[Answers] = [
     {"server": "uvicorn"},
     {"server": "fastapi", "layout": "single-file", "package_manager": "pip"},
@@ -24,6 +24,7 @@ SNAPSHOT_ANSWERS: list[Answers] = [
     {"database": "sqlite", "package_manager": "pip"},
     {"database": "postgresql", "cache": "redis"},
     {"database": "mysql", "server": "gunicorn", "workers": 2},
+    {"observability": "opentelemetry"},
     {"proxy": "caddy"},
     {"proxy": "traefik", "database": "postgresql", "cache": "redis"},
 ]

@@ -15,6 +15,8 @@ from typing import Any
 import httpx2
 import pytest
 import yaml
+from opentelemetry import environment_variables as api_variables
+from opentelemetry.sdk import environment_variables as sdk_variables
 
 from benchmarks.__main__ import NAMES
 from harness.clones import ENVIRONMENT, clone, commit, run, tracked
@@ -126,7 +128,7 @@ def every_path(render: Render) -> set[str]:
         render("two", server="granian", package_manager="pip", layout="single-file"),
         render("three", database="postgresql", cache="redis", workers=2, proxy="caddy"),
         render("four", proxy="traefik"),
-        render("five", database="sqlite"),
+        render("five", database="sqlite", observability="opentelemetry"),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]
@@ -151,8 +153,10 @@ def named_paths(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_paths_that_a_page_names_exist(name: str, every_path: set[str]) -> None:
-    # A reader creates some of them.
-    created = set(re.findall(r"\bCreate `([^`\n]+)`:$", page(name), re.MULTILINE))
+    # A reader creates some of them, with this page or with a recipe that it continues.
+    recipes = re.findall(r"\]\((recipes/[\w-]+\.md)\)", page(name))
+    text = "".join(map(page, [name, *(f"docs/{recipe}" for recipe in recipes)]))
+    created = set(re.findall(r"\bCreate `([^`\n]+)`:$", text, re.MULTILINE))
     assert named_paths(page(name)) - every_path <= created
 
 
@@ -275,13 +279,14 @@ def test_a_variable_that_a_server_is_started_with_is_on_its_page(render: Render,
 
 
 def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
-    service = render(database="mysql", cache="redis", proxy="caddy")
+    service = render(database="mysql", cache="redis", proxy="caddy", observability="opentelemetry")
     compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
     known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
     known |= set(re.findall(r"\b[A-Z_]+\b", (service / "deploy" / "release").read_text()))
     # Pages also name constants of the service's code, which are not variables.
     code = "".join(path.read_text() for path in service.glob("app/*.py"))
     known |= set(re.findall(r"^([A-Z_]+) = ", code, re.MULTILINE))
+    known |= vars(api_variables).keys() | vars(sdk_variables).keys()
     for name in ["README.md", *TOUR]:
         named = {code for code in codes(page(name)) if re.fullmatch(r"[A-Z]+(_[A-Z]+)+", code)}
         # A page may add fields to the settings.
@@ -349,6 +354,7 @@ FOLLOWED_ELSEWHERE = {
     "docs/replace-the-example.md": "tests/test_replace_the_example.py",
     "docs/deploy-on-one-server.md": "tests/test_deploy_on_one_server.py",
     "docs/docker-swarm.md": "tests/test_docker_swarm.py",
+    "docs/observability.md": "tests/test_observability.py",
     "docs/recipes": "tests/test_recipes.py",
 }
 

@@ -117,6 +117,16 @@ BY_ANSWER = {
     ("database", "postgresql"): WITH_DATABASE,
     ("database", "mysql"): WITH_DATABASE,
     ("cache", "redis"): {"app/cache.py", "tests/cache_fixtures.py", "tests/test_cache.py"},
+    ("observability", "opentelemetry"): {
+        "app/process_metrics.py",
+        "app/redaction.py",
+        "app/request_metrics.py",
+        "app/request_telemetry.py",
+        "app/telemetry.py",
+        "app/trace_id.py",
+        "tests/test_redaction.py",
+        "tests/test_request_telemetry.py",
+    },
     ("proxy", "caddy"): {"deploy/release", "deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/release", "deploy/traefik/service.yaml"},
 }
@@ -127,6 +137,8 @@ def test_each_combination_has_exactly_its_files(services: Services) -> None:
         expected = ALWAYS.union(*(BY_ANSWER.get(answer, set()) for answer in answers.items()))
         if answers["server"] == "uvicorn" and answers["workers"] > 1:
             expected = expected | {"uvicorn_server.py"}
+        if answers["observability"] == "opentelemetry" and answers["database"] != "none":
+            expected = expected | {"app/database_telemetry.py"}
         assert files(service) == expected, answers
 
 
@@ -194,8 +206,8 @@ def test_the_application_is_the_same_under_every_server(services: Services) -> N
     for answers, service in services:
         for path in service.rglob("*.py"):
             if path.name not in {"gunicorn.conf.py", "granian_server.py", "uvicorn_server.py"}:
-                layout = [answers["layout"], answers["database"], answers["cache"]]
-                name = f"{layout}/{path.relative_to(service).as_posix()}"
+                case = [answers[name] for name in ("layout", "database", "cache", "observability")]
+                name = f"{case}/{path.relative_to(service).as_posix()}"
                 applications.setdefault(name, set()).add(path.read_text())
     assert {name for name, contents in applications.items() if len(contents) > 1} == set()
 

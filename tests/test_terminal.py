@@ -79,6 +79,10 @@ RISKS = [
     ({"cache": "redis"}, "none - not yet (first git rm app/cache.py)"),
     ({"layout": "package"}, "single-file - main.py, for a small service (first git rm app/main.py ...)"),
     ({"layout": "single-file"}, "package - app/, a module for each concern (first git mv main.py app/)"),
+    (
+        {"observability": "opentelemetry"},
+        "none - it writes its logs alone (first git rm app/redaction.py)",
+    ),
     ({"proxy": "caddy"}, "Traefik - if you already know it (first git rm deploy/caddy/*)"),
     ({"proxy": "traefik"}, "Caddy - one short file to configure (first git rm deploy/traefik/*)"),
 ]

@@ -107,6 +107,7 @@ EDITED = {
     ("database", "postgresql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("database", "mysql"): {"app/models.py", "migrations/versions/0001_items.py"},
     ("cache", "redis"): {"app/cache.py"},
+    ("observability", "opentelemetry"): {"app/redaction.py"},
     ("proxy", "caddy"): {"deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/traefik/service.yaml"},
     ("layout", "single-file"): {"main.py"},

@@ -28,7 +28,9 @@ def documented_default() -> str:
 def with_a_question(copier_fastapi: Path) -> Path:
     """The template with a question `ci` whose default adds a file, as the next release would have it."""
     configuration = copier_fastapi / "copier.yml"
-    text = configuration.read_text().replace("cache, layout, proxy]", "cache, ci, layout, proxy]")
+    text = configuration.read_text().replace(
+        "cache, layout, observability", "cache, ci, layout, observability"
+    )
     question = yaml.safe_dump(
         {
             "ci": {"type": "str", "choices": ["github", "none"], "default": documented_default()},
