@@ -48,7 +48,9 @@ SERVICES: list[Answers] = [
     for server in ("uvicorn", "granian")
     for database in ("postgresql", "sqlite")
 ]
-SERVICES.append({"server": "gunicorn", "database": "mysql", "cache": "redis"})
+SERVICES.append(
+    {"server": "gunicorn", "database": "mysql", "cache": "redis", "observability": "opentelemetry"}
+)
 SERVICE_OF_ONE: dict[str, Answers] = {
     recipe: {
         "server": "uvicorn",
