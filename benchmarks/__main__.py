@@ -22,6 +22,7 @@ NAMES = {
     "containers": 5,
     "gunicorn_worker": 5,
     "proxies": 5,
+    "telemetry": 5,
     "cpu_time": 5,
 }
 # Run by name alone: it needs root.
