@@ -430,7 +430,9 @@ def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
         yield data_servers
 
 
-CHECKED = covering("python_version", "server", "package_manager", "layout", "database", "cache", "workers")
+CHECKED = covering(
+    "python_version", "server", "package_manager", "layout", "database", "cache", "workers", "observability"
+)
 
 
 def of_a_python(combinations: list[Answers]) -> list[Any]:

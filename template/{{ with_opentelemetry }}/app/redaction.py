@@ -84,8 +84,8 @@ class RedactedLogs(LoggingHandler):
         fields = record.__dict__.copy()
         # Uvicorn repeats its messages in it, with colours.
         fields.pop("color_message", None)
-        if record.exc_info and record.exc_info[0]:
-            kind, _, frames = record.exc_info
+        kind, _, frames = record.exc_info or (None, None, None)
+        if kind:
             fields |= {
                 "exc_info": None,
                 "exc_text": None,
