@@ -30,7 +30,7 @@ DEADLINE = 60.0
 PATIENCE = 600.0
 
 # The questions whose answers decide what is installed. Services with the same answers share an environment.
-INSTALLED_BY = ("python_version", "package_manager", "server", "database", "cache")
+INSTALLED_BY = ("python_version", "package_manager", "server", "database", "cache", "observability")
 
 # Variables of this machine that would change what a service or its tools do.
 CHANGES_A_SERVICE = re.compile(
