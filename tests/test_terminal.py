@@ -81,7 +81,7 @@ RISKS = [
     ({"layout": "single-file"}, "package - app/, a module for each concern (first git mv main.py app/)"),
     (
         {"observability": "opentelemetry"},
-        "none - it writes its logs alone (first git rm app/redaction.py)",
+        "none - it only writes its log (first git rm app/redaction.py)",
     ),
     ({"proxy": "caddy"}, "Traefik - if you already know it (first git rm deploy/caddy/*)"),
     ({"proxy": "traefik"}, "Caddy - one short file to configure (first git rm deploy/traefik/*)"),

@@ -1,4 +1,4 @@
-"""What OpenTelemetry records of the database: its statements, its connections, and who waits for one."""
+"""Records statements, connections, and how many requests wait for one, with OpenTelemetry."""
 
 import asyncio
 from collections.abc import Iterable
@@ -50,7 +50,7 @@ def fail_span(context: Any) -> None:
 
 
 class MeasuredSlots(asyncio.Semaphore):
-    """A slot for each connection of a pool, with the number of those who wait for one."""
+    """Counts those who wait for a slot. There is a slot for each connection of a pool."""
 
     def __init__(self, pool: QueuePool) -> None:
         super().__init__(pool.size())

@@ -38,7 +38,7 @@ METHODS = {
 
 
 class RequestKind(NamedTuple):
-    """What the requests of a series have in common. Status 0 is a response that never began."""
+    """Holds what the requests of a series have in common. Status 0: the response never began."""
 
     method: str
     scheme: str

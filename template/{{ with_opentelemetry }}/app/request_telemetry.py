@@ -51,7 +51,7 @@ ids = DecidedIds()
 
 
 def begin(scope: Scope) -> Token[Context] | None:
-    """Enter the context of a request, unless another application or nobody records it.
+    """Enter the trace of a request, and return what leaves it, or None if nothing was entered.
 
     A request that is not sampled keeps the caller's trace, and has a span that records nothing.
     """
@@ -81,5 +81,5 @@ def begin(scope: Scope) -> Token[Context] | None:
 
 
 def unrecorded() -> _RequestTelemetry:
-    """Return that by which FastAPI tells the route, and records no span."""
+    """Return the object to which FastAPI writes the route of a request, without a span."""
     return _RequestTelemetry(span=None, span_method="", data=None)

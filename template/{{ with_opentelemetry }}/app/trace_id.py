@@ -1,4 +1,4 @@
-"""The id of the trace that a request belongs to, which its log lines have."""
+"""Joins the log lines of a request with its trace, by the ids of both."""
 
 from opentelemetry.trace import format_trace_id, get_current_span
 
