@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
@@ -25,8 +26,11 @@ Answers = dict[str, Any]
 SAMPLES = {"workers": [1, 2]}
 
 # Questions that add files of their own, and the same lines to others whatever these are: their choices meet
-# all others in pairs.
-WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("observability", "proxy")
+# all others in pairs, and no answer to another question refuses them.
+WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("observability", "proxy", "ci")
+
+# Where a new copy goes: the default of `ci` depends on what is there. Nothing can be in this folder.
+NEW_FOLDER = Path(os.devnull) / "orders-api"
 
 
 def environment(folder: Path = ROOT) -> jinja2.Environment:
@@ -45,6 +49,15 @@ def expression(source: str) -> jinja2.Template:
     return ENVIRONMENT.from_string(source)
 
 
+@functools.cache
+def default(name: str) -> Any:
+    """Return the default that a question has in a new copy."""
+    value = QUESTIONS[name]["default"]
+    if not isinstance(value, str):
+        return value
+    return expression(value).render(_copier_conf={"dst_path": NEW_FOLDER})
+
+
 def choices(name: str) -> dict[Any, str]:
     """Return the values of a question with choices, each with its validator, or "" where it has none."""
     values = QUESTIONS[name]["choices"].values()
@@ -58,7 +71,7 @@ def _extended(choice: Any) -> dict[str, Any]:
 def values(name: str) -> list[Any]:
     """Return the values with which a question is tested, its default first."""
     if "choices" in QUESTIONS[name]:
-        return sorted(choices(name), key=lambda value: value != QUESTIONS[name]["default"])
+        return sorted(choices(name), key=lambda value: value != default(name))
     return SAMPLES[name]
 
 
@@ -68,11 +81,18 @@ DEFAULTS: Answers = {name: values(name)[0] for name in MATRIX}
 
 def refusal(answers: Answers) -> str:
     """Return why Copier refuses a choice beside the others, or "" where it takes all of them."""
-    for name, value in answers.items():
-        if "choices" in QUESTIONS[name] and (validator := choices(name).get(value)):
-            known = DEFAULTS | facts(**answers) | answers
-            if why := expression(validator).render(known).strip():
-                return str(why)
+    alone = [{name: answers[name]} for name in WITH_FILES_OF_THEIR_OWN if name in answers]
+    together = {name: value for name, value in answers.items() if name not in WITH_FILES_OF_THEIR_OWN}
+    return next(filter(None, (_refusal(tuple(part.items())) for part in (together, *alone))), "")
+
+
+@functools.cache
+def _refusal(answers: tuple[tuple[str, Any], ...]) -> str:
+    known = DEFAULTS | facts(**dict(answers)) | dict(answers)
+    for name, value in answers:
+        validator = choices(name).get(value, "") if "choices" in QUESTIONS[name] else ""
+        if why := expression(validator).render(known).strip():
+            return str(why)
     return ""
 
 
@@ -87,13 +107,13 @@ def combinations(*names: str, **fixed: Any) -> Iterator[Answers]:
 
 def covering(*names: str, **fixed: Any) -> list[Answers]:
     """Return a small set of allowed combinations that has every pair of choices which may meet."""
-    candidates = list(combinations(*names, **fixed))
-    missing = set().union(*map(pairs, candidates))
+    candidates = [(answers, pairs(answers)) for answers in combinations(*names, **fixed)]
+    missing = set().union(*(found for _, found in candidates))
     chosen = []
     while missing:
-        best = max(candidates, key=lambda answers: len(pairs(answers) & missing))
+        best, found = max(candidates, key=lambda candidate: len(candidate[1] & missing))
         chosen.append(best)
-        missing -= pairs(best)
+        missing -= found
     return chosen
 
 
@@ -107,10 +127,10 @@ def rendered() -> list[Answers]:
     plain = {name: DEFAULTS[name] for name in WITH_FILES_OF_THEIR_OWN}
     found = [*combinations(*shaping, **plain), *(covering() if plain else [])]
     for own in WITH_FILES_OF_THEIR_OWN:
-        for name in shaping:
-            found += combinations(
-                own, name, **{other: DEFAULTS[other] for other in MATRIX if other not in {own, name}}
-            )
+        for name in MATRIX:
+            if name != own:
+                others = {other: DEFAULTS[other] for other in MATRIX if other not in {own, name}}
+                found += combinations(own, name, **others)
     return list({label(answers): answers for answers in ordered(found)}.values())
 
 

@@ -21,7 +21,7 @@ from opentelemetry.sdk import environment_variables as sdk_variables
 from benchmarks.__main__ import NAMES
 from harness.clones import ENVIRONMENT, clone, commit, run, tracked
 from harness.containers import docker, unique, why_no_engine
-from harness.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, values
+from harness.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, default, values
 from harness.pages import blocks, codes, page, prose, rows, section
 from harness.terminal import Terminal
 from harness.waiting import until
@@ -42,8 +42,8 @@ def test_the_readme_lists_every_question_with_its_choices() -> None:
         [question] = codes(name)
         if "choices" in QUESTIONS[question]:
             assert codes(choices) == values(question)
-        for default in codes(choices)[:1]:
-            assert default == str(QUESTIONS[question]["default"])
+        for shown in codes(choices)[:1]:
+            assert shown == str(default(question))
 
 
 def test_the_page_of_questions_has_a_section_for_each_in_order() -> None:
@@ -127,7 +127,7 @@ def every_path(render: Render) -> set[str]:
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
         render("three", database="postgresql", cache="redis", workers=2, proxy="caddy"),
-        render("four", proxy="traefik"),
+        render("four", proxy="traefik", ci="gitlab"),
         render("five", database="sqlite", observability="opentelemetry"),
     ]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
@@ -283,6 +283,8 @@ def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
     compose = "".join(path.read_text() for path in service.glob("compose*.yaml"))
     known = settings_of(service) | OF_THE_SERVERS | set(re.findall(r"\$\{(\w+)", compose))
     known |= set(re.findall(r"\b[A-Z_]+\b", (service / "deploy" / "release").read_text()))
+    for file in (*service.glob(".github/workflows/*.yml"), render("gitlab", ci="gitlab") / ".gitlab-ci.yml"):
+        known |= set(re.findall(r"(?:vars\.|secrets\.|\$)([A-Z_]+)", file.read_text()))
     # Pages also name constants of the service's code, which are not variables.
     code = "".join(path.read_text() for path in service.glob("app/*.py"))
     known |= set(re.findall(r"^([A-Z_]+) = ", code, re.MULTILINE))
@@ -453,7 +455,7 @@ def test_a_command_of_the_readme_asks_and_takes_enter_for_every_answer(
     answers: dict[str, Any] = yaml.safe_load((tmp_path / "orders-api" / ".copier-answers.yml").read_text())
     assert answers["project_name"] == "orders-api"
     for name in MATRIX:
-        assert answers[name] == QUESTIONS[name]["default"]
+        assert answers[name] == default(name)
 
 
 def with_enter(command: str, folder: Path) -> str:

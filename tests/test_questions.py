@@ -16,6 +16,7 @@ from harness.matrix import (
     Answers,
     choices,
     combinations,
+    default,
     refusal,
     values,
 )
@@ -59,7 +60,7 @@ def test_every_answer_has_a_default(render: Render) -> None:
 def test_the_first_choice_that_is_shown_is_the_default() -> None:
     for name, question in ASKED.items():
         if "choices" in question:
-            assert next(iter(choices(name))) == question["default"], name
+            assert next(iter(choices(name))) == default(name), name
 
 
 def test_the_name_is_that_of_the_folder(render: Render) -> None:
@@ -188,7 +189,7 @@ def test_a_name_that_is_like_no_question_is_refused_with_all_of_them(
     render_to: RenderTo, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"there is no question jjj: the questions are project_name, .*proxy"
+        ValueError, match=r"there is no question jjj: the questions are project_name, .*proxy, ci"
     ):
         render_to(tmp_path / "orders-api", unchecked={"jjj": "x"})
 

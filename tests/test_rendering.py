@@ -129,6 +129,14 @@ BY_ANSWER = {
     },
     ("proxy", "caddy"): {"deploy/release", "deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/release", "deploy/traefik/service.yaml"},
+    ("ci", "github"): {
+        ".github/update.sh",
+        ".github/workflows/ci.yml",
+        ".github/workflows/release.yml",
+        ".github/workflows/update.yml",
+        "renovate.json",
+    },
+    ("ci", "gitlab"): {".gitlab-ci.yml", ".gitlab/update.sh", "renovate.json"},
 }
 
 
@@ -142,8 +150,10 @@ def test_each_combination_has_exactly_its_files(services: Services) -> None:
         assert files(service) == expected, answers
 
 
-# The templates of Docker and Traefik, and the length of a text in a shell, look alike.
-OTHER_TEMPLATES = re.compile(r"--format '\{\{[^}]+\}\}'|\{\{ env \"DOMAIN\" \}\}|\$\{#\w+\}")
+# The templates of Docker and Traefik, GitHub's expressions, and the length of a text in a shell look alike.
+OTHER_TEMPLATES = re.compile(
+    r"--format '\{\{[^}]+\}\}'|\{\{ env \"DOMAIN\" \}\}|\$\{\{ [^{}]+ \}\}|\$\{#\w+\}"
+)
 
 
 def test_nothing_of_jinja_is_left(texts: Texts) -> None:
@@ -194,10 +204,21 @@ def test_a_file_for_owners_is_the_same_whatever_was_answered(services: Services,
     assert len({(service / name).read_text() for _, service in services if (service / name).exists()}) == 1
 
 
+# The page with the section on updates, the answers, and what runs updates or keeps Renovate from them.
+ON_UPDATES = {
+    "DEVELOPMENT.md",
+    ".copier-answers.yml",
+    ".gitlab-ci.yml",
+    "renovate.json",
+    "update.sh",
+    "update.yml",
+}
+
+
 def test_a_service_looks_handwritten(texts: Texts) -> None:
-    """Check that only the page with the section on updates, and the answers, say where it came from."""
+    """Check that only the files on updates say where it came from."""
     for path, text in texts:
-        if path.name not in {"DEVELOPMENT.md", ".copier-answers.yml"}:
+        if path.name not in ON_UPDATES:
             assert not re.search("copier|template", text, re.IGNORECASE), path
 
 

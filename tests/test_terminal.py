@@ -85,6 +85,8 @@ RISKS = [
     ),
     ({"proxy": "caddy"}, "Traefik - if you already know it (first git rm deploy/caddy/*)"),
     ({"proxy": "traefik"}, "Caddy - one short file to configure (first git rm deploy/traefik/*)"),
+    ({"ci": "github"}, "GitLab - CI/CD, and its registry of images (first git rm .../ci.yml ...)"),
+    ({"ci": "gitlab"}, "GitHub - Actions, and its registry of images (first git rm .gitlab-ci.yml)"),
 ]
 
 

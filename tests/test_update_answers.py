@@ -110,6 +110,8 @@ EDITED = {
     ("observability", "opentelemetry"): {"app/redaction.py"},
     ("proxy", "caddy"): {"deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/traefik/service.yaml"},
+    ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/release.yml", "renovate.json"},
+    ("ci", "gitlab"): {".gitlab-ci.yml", "renovate.json"},
     ("layout", "single-file"): {"main.py"},
     ("layout", "package"): {"app/main.py", "app/settings.py", "app/items.py"},
 }

@@ -12,7 +12,7 @@ from harness.updates import copier_update, start
 
 pytestmark = pytest.mark.update
 
-WORKFLOW = "template/{{ with_workflow }}/.github/workflows/ci.yml"
+EDITOR_SETTINGS = "template/{{ with_editor }}/.vscode/settings.json"
 
 
 def documented_default() -> str:
@@ -26,26 +26,26 @@ def documented_default() -> str:
 
 @pytest.fixture
 def with_a_question(copier_fastapi: Path) -> Path:
-    """The template with a question `ci` whose default adds a file, as the next release would have it."""
+    """The template with a question `editor` whose default adds a file, as the next release would have it."""
     configuration = copier_fastapi / "copier.yml"
     text = configuration.read_text().replace(
-        "cache, layout, observability", "cache, ci, layout, observability"
+        "cache, layout, observability", "cache, editor, layout, observability"
     )
     question = yaml.safe_dump(
         {
-            "ci": {"type": "str", "choices": ["github", "none"], "default": documented_default()},
-            "with_workflow": {"when": False, "default": "{{ '.' if ci == 'github' }}"},
+            "editor": {"type": "str", "choices": ["vscode", "none"], "default": documented_default()},
+            "with_editor": {"when": False, "default": "{{ '.' if editor == 'vscode' }}"},
         },
         sort_keys=False,
     )
     configuration.write_text(text.replace("# Structure\n", f"{question}\n# Structure\n"))
-    (copier_fastapi / WORKFLOW).parent.mkdir(parents=True)
-    (copier_fastapi / WORKFLOW).write_text("name: CI\n")
+    (copier_fastapi / EDITOR_SETTINGS).parent.mkdir(parents=True)
+    (copier_fastapi / EDITOR_SETTINGS).write_text("{}\n")
     return copier_fastapi
 
 
 def has_the_file(service: Path) -> bool:
-    return (service / ".github/workflows/ci.yml").exists()
+    return (service / ".vscode/settings.json").exists()
 
 
 def test_a_service_that_exists_gets_no_file_by_a_new_question(
@@ -55,11 +55,11 @@ def test_a_service_that_exists_gets_no_file_by_a_new_question(
     template: Path = request.getfixturevalue("with_a_question")
     commit(template, "A question")
     assert copier_update(service).returncode == 0
-    assert "ci: none\n" in (service / owners.ANSWERS_FILE).read_text()
+    assert "editor: none\n" in (service / owners.ANSWERS_FILE).read_text()
     assert not has_the_file(service)
     commit(service, "Update")
     # And it stays so.
-    (template / WORKFLOW).write_text("name: Changed\n")
+    (template / EDITOR_SETTINGS).write_text('{"a": 1}\n')
     commit(template, "Change the file")
     assert copier_update(service).returncode == 0
     assert not has_the_file(service)
@@ -70,7 +70,7 @@ def test_a_service_that_exists_gets_the_file_when_its_owner_asks(
 ) -> None:
     service = start(copier_fastapi, tmp_path / "orders-api")
     commit(request.getfixturevalue("with_a_question"), "A question")
-    assert copier_update(service, "--data", "ci=github").returncode == 0
+    assert copier_update(service, "--data", "editor=vscode").returncode == 0
     assert has_the_file(service)
 
 
@@ -78,7 +78,7 @@ def test_a_new_copy_gets_the_file_and_keeps_it(with_a_question: Path, tmp_path: 
     commit(with_a_question, "A question")
     service = start(with_a_question, tmp_path / "orders-api")
     assert has_the_file(service)
-    (with_a_question / WORKFLOW).write_text("name: Changed\n")
+    (with_a_question / EDITOR_SETTINGS).write_text('{"a": 1}\n')
     commit(with_a_question, "Change the file")
     assert copier_update(service).returncode == 0
-    assert (service / ".github/workflows/ci.yml").read_text() == "name: Changed\n"
+    assert (service / ".vscode/settings.json").read_text() == '{"a": 1}\n'
