@@ -71,7 +71,8 @@ def _folder_of_uv() -> Path:
     uv = shutil.which("uv", path=os.pathsep.join([_own_tools(), os.environ["PATH"]]))
     assert uv, "uv is not among the template's tools"
     folder = Path(tempfile.mkdtemp(prefix="uv-"))
-    (folder / "uv").symlink_to(uv)
+    for name in ("uv", "uvx"):
+        (folder / name).symlink_to(Path(uv).with_name(name))
     return folder
 
 
