@@ -39,7 +39,7 @@ lint: .venv/installed
 	$(RUN) ruff check
 	$(RUN) ruff format --check
 	$(RUN) mypy
-	$(RUN) zizmor --offline --no-progress .github
+	$(RUN) zizmor --offline --no-progress --persona=auditor .github
 	$(RUN) actionlint
 
 lock: .venv/installed
