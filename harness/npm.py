@@ -23,7 +23,7 @@ def why_no_npm() -> str:
     """Return why nothing can be installed here, or "" if it can."""
     npm = [str(_node().with_name("npm")), "ping", "--silent"]
     try:
-        done = subprocess.run(npm, capture_output=True, text=True, timeout=60, check=False)
+        done = subprocess.run(npm, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return "npm does not respond"
     return "" if done.returncode == 0 else f"the npm registry can't be reached: {done.stderr.strip()[:200]}"
