@@ -47,7 +47,8 @@ class GitLab:
         shutil.rmtree(place, ignore_errors=True)
         place.mkdir(parents=True)
         self.checkout = place / "checkout"
-        git(place, "clone", "--quiet", str(self.origin), "checkout")
+        # As many commits as GitLab fetches.
+        git(place, "clone", "--quiet", "--depth=20", f"file://{self.origin}", "checkout")
         # GitLab's own runner puts nothing into the checkout.
         (self.checkout / ".git/info/exclude").write_text(".gitlab-ci-local/\n")
         git(self.checkout, "config", "user.name", "Somebody")

@@ -186,8 +186,10 @@ def check_out(runner: Runner, given: dict[str, str]) -> None:
     assert given.pop("persist-credentials") == "False", "a token stays in the checkout"
     branch = given.pop("ref", "")
     options = ["--branch", branch] if branch else []
-    assert given.keys() <= {"fetch-depth"}, given
-    git(runner.folder, "clone", "--quiet", *options, str(runner.origin), str(runner.checkout))
+    assert given == {}
+    # The newest commit alone.
+    address = f"file://{runner.origin}"
+    git(runner.folder, "clone", "--quiet", "--depth=1", *options, address, str(runner.checkout))
 
 
 def set_up_python(runner: Runner, given: dict[str, str]) -> None:
