@@ -71,4 +71,5 @@ def services() -> list[Service]:
 def service(**answers: Any) -> Service:
     """Return the service with these answers."""
     locks = {name: render(template, **answers) for name, template in LOCKS.items()}
-    return Service(answers, render(PYPROJECT, **answers), locks)
+    # With the settings for uv's commands for pip, which no other command reads.
+    return Service(answers, render(PYPROJECT, **answers | {"package_manager": "pip"}), locks)

@@ -50,7 +50,16 @@ def locked_again(uv: Uv, rendered: Service) -> dict[str, str]:
         command = rendered.locks[name].splitlines()[1].removeprefix("#    ")
         arguments = [*command.split()[1:], "--python", uv.interpreter]
         text = rendered.locks[name]
-        own[name] = uv.run(arguments, rendered.pyproject, name, text, UV_CUSTOM_COMPILE_COMMAND=command)
+        # The settings in pyproject.toml count, and a developer's own don't.
+        own[name] = uv.run(
+            arguments,
+            rendered.pyproject,
+            name,
+            text,
+            UV_NO_CONFIG="0",
+            XDG_CONFIG_HOME=os.devnull,
+            UV_CUSTOM_COMPILE_COMMAND=command,
+        )
     return own
 
 

@@ -49,8 +49,9 @@ class Uv:
         self, command: list[str], pyproject: str, file: str, present: str, offline: bool = True, **more: str
     ) -> str:
         """Return the file that uv writes where it is present with this text."""
-        settings = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)} | more
+        settings = {name: value for name, value in os.environ.items() if _KEPT.fullmatch(name)}
         settings |= {"UV_EXCLUDE_NEWER": self.moment, "UV_NO_CONFIG": "1", "UV_PYTHON": self.interpreter}
+        settings |= more
         with tempfile.TemporaryDirectory(prefix="lock-") as folder:
             Path(folder, "pyproject.toml").write_text(pyproject, encoding="utf-8")
             Path(folder, file).write_text(present, encoding="utf-8")
