@@ -1,5 +1,6 @@
 """Gives the jobs of a pipeline free ports of this machine, and removes what they leave on its engine."""
 
+import functools
 import re
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
@@ -13,6 +14,8 @@ from harness.clones import commit, git
 from harness.containers import docker, unique
 from harness.development import PORTS, with_ports
 from harness.ports import reserved_port
+from harness.production import is_unused
+from harness.waiting import until
 
 # Stands for ssh to a server: what is to be run there is run in a folder here, without the job's variables.
 SSH = """#!/bin/bash
@@ -62,8 +65,9 @@ def machine(service: Path, folder: Path) -> Iterator[Machine]:
         finally:
             for checkout in folder.glob("*/checkout"):
                 remove_containers(checkout, f"{started.project}-{checkout.parent.name}", started.sha)
-            if images := docker("image", "ls", "--quiet", f"--filter=reference=*:{started.sha}").split():
-                docker("rmi", "--force", *images)
+            for image in {*docker("image", "ls", "--quiet", f"--filter=reference=*:{started.sha}").split()}:
+                until(functools.partial(is_unused, image), "the image's containers are removed")
+                docker("rmi", "--force", image)
 
 
 def remove_containers(checkout: Path, project: str, tag: str) -> None:
