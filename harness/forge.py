@@ -19,10 +19,6 @@ class Call:
     headers: dict[str, str]
     body: str
 
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
 
 @dataclass
 class Forge:

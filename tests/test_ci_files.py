@@ -26,7 +26,6 @@ FILES = {
         "template/{{ with_ci }}/renovate.json.jinja",
     ],
 }
-SCHEMAS = {"renovate": "vendor.renovate", ".gitlab-ci": "vendor.gitlab-ci"}
 
 
 def all_answers() -> list[Answers]:

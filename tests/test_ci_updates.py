@@ -9,8 +9,8 @@ import pytest
 from harness import owners
 from harness.clones import commit, git
 from harness.forge import Forge, forge
-from harness.gitlab import GitLab, why_no_gitlab
-from harness.workflows import Runner, why_no_gh
+from harness.gitlab import GitLab, JobError, why_no_gitlab
+from harness.workflows import Runner, StepError, why_no_gh
 
 pytestmark = [pytest.mark.update, pytest.mark.project]
 
@@ -173,6 +173,22 @@ def test_the_next_run_renews_the_request_that_is_open(
     assert call.method in {"PATCH", "PUT"}
     assert call.path.endswith("/7")
     assert git(service, "rev-parse", BRANCH) != first
+
+
+@pytest.mark.parametrize("ci", FORGES)
+def test_the_next_run_takes_no_commit_of_the_owner_from_the_branch(
+    template: Path, tmp_path: Path, api: Forge, ci: str
+) -> None:
+    service = made(template, tmp_path, "v1.1.0", ci)
+    a_conflict(service)
+    updated(service, tmp_path, api, ci)
+    git(service, "worktree", "add", "--quiet", str(tmp_path / "branch"), BRANCH)
+    (tmp_path / "branch" / "Dockerfile").write_text("FROM scratch\n")
+    commit(tmp_path / "branch", "Resolve the conflict")
+    git(service, "worktree", "remove", str(tmp_path / "branch"))
+    with pytest.raises((StepError, JobError), match="has commits of somebody else"):
+        updated(service, tmp_path, api, ci)
+    assert git(service, "log", "-1", "--format=%s", BRANCH).strip() == "Resolve the conflict"
 
 
 needs_gh = pytest.mark.skipif(bool(why_no_gh()), reason=why_no_gh())
