@@ -115,6 +115,15 @@ class Container:
         return f"http://127.0.0.1:{port}"
 
     @property
+    def own_url(self) -> str:
+        """Return the URL of the container's own address, for requests that are under way when it stops.
+
+        The engine's proxy forwards what is sent to `url`. It is ended right after the container, and takes
+        along the responses that it has not forwarded yet. It also accepts connections if nobody listens.
+        """
+        return f"http://{self.inspect('.NetworkSettings.Networks.bridge.IPAddress')}:8000"
+
+    @property
     def health(self) -> str:
         return str(self.inspect(".State.Health.Status"))
 

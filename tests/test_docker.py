@@ -281,7 +281,8 @@ class TestBodies:
 async def stop_with_requests_in_flight(container: Container, count: int) -> tuple[list[int], int]:
     """Stop a container that is serving requests. Return the statuses of their responses and the exit code."""
     limits = httpx2.Limits(max_connections=count)
-    async with httpx2.AsyncClient(base_url=container.url, limits=limits, timeout=60) as client:
+    url = container.own_url
+    async with httpx2.AsyncClient(base_url=url, limits=limits, timeout=60, trust_env=False) as client:
         requests = [asyncio.create_task(client.get("/slow")) for _ in range(count)]
         started = "import glob; print(len(glob.glob('/tmp/slow-*')))"
         await asyncio.to_thread(
