@@ -1,5 +1,6 @@
 """Provides the fixtures that render, install and deploy services."""
 
+import copy
 import os
 import shutil
 from collections.abc import Callable, Iterator
@@ -7,7 +8,9 @@ from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
-import copier
+import copier._main
+import copier._template
+import copier._vcs
 import filelock
 import jinja2
 import pytest
@@ -45,6 +48,8 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_configure() -> None:
     _compile_each_source_once()
+    _parse_each_configuration_once()
+    _ask_git_for_its_file_mode_once()
 
 
 def _compile_each_source_once() -> None:
@@ -67,6 +72,40 @@ def _compile_each_source_once() -> None:
         return compiled[key]
 
     jinja2.Environment.compile = compile_once  # type: ignore[method-assign,assignment]
+
+
+def _parse_each_configuration_once() -> None:
+    """Have Copier parse each `copier.yml` once: PyYAML takes a tenth of a second for every render."""
+    module: Any = copier._template
+    load = module.load_template_config
+    parsed: dict[bytes, Any] = {}
+
+    def load_once(file: Path, *args: Any, **options: Any) -> Any:
+        text = file.read_bytes()
+        # What is included is in other files, which may differ.
+        if b"!include" in text:
+            return load(file, *args, **options)
+        if text not in parsed:
+            parsed[text] = load(file, *args, **options)
+        return copy.deepcopy(parsed[text])
+
+    module.load_template_config = load_once
+
+
+def _ask_git_for_its_file_mode_once() -> None:
+    """Have Copier ask for `core.fileMode` once in a render, and not with a git for each file."""
+    worker_class: Any = copier._main.Worker
+    synchronize = worker_class._sync_git_index_executable_bit
+
+    def synchronize_where_modes_are_ignored(worker: Any, *args: Any) -> None:
+        if (ignored := vars(worker).get("modes_are_ignored")) is None:
+            git: Any = copier._vcs.get_git(context_dir=worker.subproject.local_abspath)
+            asked: str = git("config", "--type=bool", "--get", "core.fileMode", retcode=None)
+            ignored = vars(worker)["modes_are_ignored"] = asked.strip() == "false"
+        if ignored:
+            synchronize(worker, *args)
+
+    worker_class._sync_git_index_executable_bit = synchronize_where_modes_are_ignored
 
 
 @pytest.fixture(scope="session")
