@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import operator
 import os
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -107,14 +108,29 @@ def combinations(*names: str, **fixed: Any) -> Iterator[Answers]:
 
 def covering(*names: str, **fixed: Any) -> list[Answers]:
     """Return a small set of allowed combinations that has every pair of choices which may meet."""
-    candidates = [(answers, pairs(answers)) for answers in combinations(*names, **fixed)]
-    missing = set().union(*(found for _, found in candidates))
+    return [dict(answers) for answers in _covering(names, tuple(fixed.items()))]
+
+
+@functools.cache
+def _covering(names: tuple[str, ...], fixed: tuple[tuple[str, Any], ...]) -> list[Answers]:
+    # A number with a bit for each pair is counted much sooner than a set of pairs.
+    bits: dict[tuple[Any, ...], int] = {}
+    candidates = [
+        (answers, sum(1 << bits.setdefault(pair, len(bits)) for pair in pairs(answers)))
+        for answers in combinations(*names, **dict(fixed))
+    ]
+    missing = (1 << len(bits)) - 1
     chosen = []
     while missing:
-        best, found = max(candidates, key=lambda candidate: len(candidate[1] & missing))
+        best = max(candidates, key=lambda candidate: (candidate[1] & missing).bit_count())
         chosen.append(best)
-        missing -= found
-    return chosen
+        missing &= ~best[1]
+    # Those that were chosen later may have all pairs of an earlier one.
+    for one in [*chosen]:
+        others = functools.reduce(operator.or_, [found for other, found in chosen if other is not one[0]], 0)
+        if not one[1] & ~others:
+            chosen.remove(one)
+    return [answers for answers, _ in chosen]
 
 
 def rendered() -> list[Answers]:
