@@ -50,6 +50,7 @@ def pytest_configure() -> None:
     _compile_each_source_once()
     _parse_each_configuration_once()
     _ask_git_for_its_file_mode_once()
+    _update_submodules_where_there_are_some()
 
 
 def _compile_each_source_once() -> None:
@@ -106,6 +107,30 @@ def _ask_git_for_its_file_mode_once() -> None:
             synchronize(worker, *args)
 
     worker_class._sync_git_index_executable_bit = synchronize_where_modes_are_ignored
+
+
+def _update_submodules_where_there_are_some() -> None:
+    """Have Copier run `git submodule` only in a clone that has some: it takes half of the time of a clone."""
+    module: Any = copier._vcs
+    get_git = module.get_git
+
+    class Git:
+        def __init__(self, *arguments: Any, **options: Any) -> None:
+            self.command = get_git(*arguments, **options)
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.command, name)
+
+        def __getitem__(self, arguments: Any) -> Any:
+            return self.command[arguments]
+
+        def __call__(self, *arguments: Any, **options: Any) -> Any:
+            # Copier is in the clone's folder.
+            if arguments[:1] == ("submodule",) and not Path(".gitmodules").exists():
+                return ""
+            return self.command(*arguments, **options)
+
+    module.get_git = Git
 
 
 @pytest.fixture(scope="session")
