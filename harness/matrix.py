@@ -27,8 +27,13 @@ Answers = dict[str, Any]
 SAMPLES = {"workers": [1, 2]}
 
 # Questions that add files of their own, and the same lines to others whatever these are: their choices meet
-# all others in pairs, and no answer to another question refuses them.
-WITH_FILES_OF_THEIR_OWN: tuple[str, ...] = ("observability", "proxy", "ci")
+# all others in pairs. Each has here the questions whose answers refuse some of its choices.
+WITH_FILES_OF_THEIR_OWN: dict[str, tuple[str, ...]] = {
+    "observability": (),
+    "proxy": (),
+    "kubernetes": ("database",),
+    "ci": (),
+}
 
 # Where a new copy goes: the default of `ci` depends on what is there. Nothing can be in this folder.
 NEW_FOLDER = Path(os.devnull) / "orders-api"
@@ -82,9 +87,12 @@ DEFAULTS: Answers = {name: values(name)[0] for name in MATRIX}
 
 def refusal(answers: Answers) -> str:
     """Return why Copier refuses a choice beside the others, or "" where it takes all of them."""
-    alone = [{name: answers[name]} for name in WITH_FILES_OF_THEIR_OWN if name in answers]
     together = {name: value for name, value in answers.items() if name not in WITH_FILES_OF_THEIR_OWN}
-    return next(filter(None, (_refusal(tuple(part.items())) for part in (together, *alone))), "")
+    others = [
+        {name: answers[name] for name in (own, *refused_by) if name in answers}
+        for own, refused_by in WITH_FILES_OF_THEIR_OWN.items()
+    ]
+    return next(filter(None, (_refusal(tuple(part.items())) for part in (together, *others))), "")
 
 
 @functools.cache

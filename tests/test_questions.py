@@ -1,5 +1,6 @@
 """Tests what the questions accept, what they refuse, and their defaults."""
 
+import itertools
 import tomllib
 from collections.abc import Callable
 from pathlib import Path
@@ -12,6 +13,7 @@ from harness.matrix import (
     ASKED,
     CONFIGURATION,
     FACTS,
+    MATRIX,
     QUESTIONS,
     Answers,
     choices,
@@ -145,17 +147,35 @@ def test_an_answer_to_no_question_is_refused_by_the_fixture(render: Render) -> N
         render(databse="postgresql")
 
 
-def test_the_matrix_leaves_out_only_what_copier_refuses(refused: Refused) -> None:
+# The questions of which two choices may refuse each other, with the number of pairs that are refused.
+REFUSED = {
+    ("database", "layout"): len(values("database")) - 1,
+    ("cache", "layout"): len(values("cache")) - 1,
+    ("database", "kubernetes"): 1,
+}
+
+
+@pytest.mark.parametrize(("questions", "count"), REFUSED.items(), ids=map("-".join, REFUSED))
+def test_the_matrix_leaves_out_only_what_copier_refuses(
+    refused: Refused, questions: tuple[str, str], count: int
+) -> None:
     pairs = [
-        {"database": database, "layout": layout}
-        for database in values("database")
-        for layout in values("layout")
+        dict(zip(questions, answers, strict=True)) for answers in itertools.product(*map(values, questions))
     ]
-    allowed = list(combinations("database", "layout"))
-    assert len(allowed) == len(pairs) - (len(values("database")) - 1)
+    allowed = list(combinations(*questions))
+    assert len(allowed) == len(pairs) - count
     for answers in pairs:
         if answers not in allowed:
             assert refusal(answers) in refused(**answers)
+
+
+def test_the_matrix_leaves_out_no_pair_of_other_questions() -> None:
+    assert REFUSED.keys() == {
+        (one, other)
+        for one, other in itertools.combinations(MATRIX, 2)
+        for answers in itertools.product(values(one), values(other))
+        if refusal(dict(zip((one, other), answers, strict=True)))
+    }
 
 
 # Names in --data
@@ -189,7 +209,7 @@ def test_a_name_that_is_like_no_question_is_refused_with_all_of_them(
     render_to: RenderTo, tmp_path: Path
 ) -> None:
     with pytest.raises(
-        ValueError, match=r"there is no question jjj: the questions are project_name, .*proxy, ci"
+        ValueError, match=r"there is no question jjj: the questions are project_name, .*kubernetes, ci"
     ):
         render_to(tmp_path / "orders-api", unchecked={"jjj": "x"})
 
@@ -212,3 +232,21 @@ def test_with_a_database_or_a_cache_the_layout_is_a_package(render: Render, answ
 @pytest.mark.parametrize("answer", [{"database": "postgresql"}, {"cache": "redis"}])
 def test_a_single_file_has_no_place_for_a_database_or_a_cache(refused: Refused, answer: Answers) -> None:
     assert "need layout=package" in refused(layout="single-file", **answer)
+
+
+# Kubernetes, which is asked after the database
+
+
+def test_sqlite_is_refused_for_pods_with_what_to_answer(refused: Refused) -> None:
+    sentence = (
+        "SQLite is a file on one server, which pods can't share: "
+        "answer database=postgresql or database=mysql too"
+    )
+    assert refused(database="sqlite", kubernetes="yes").endswith(f": {sentence}")
+
+
+@pytest.mark.parametrize("database", [name for name in values("database") if name != "sqlite"])
+def test_pods_may_have_any_other_database_or_none(render: Render, database: str) -> None:
+    service = render(database=database, kubernetes="yes")
+    assert answers_of(service)["kubernetes"] == "yes"
+    assert (service / "deploy/kubernetes/base/migration.yaml").exists() == (database != "none")

@@ -129,6 +129,21 @@ BY_ANSWER = {
     },
     ("proxy", "caddy"): {"deploy/release", "deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/release", "deploy/traefik/service.yaml"},
+    ("kubernetes", "yes"): {
+        f"deploy/kubernetes/{name}"
+        for name in (
+            "base/deployment.yaml",
+            "base/horizontal-pod-autoscaler.yaml",
+            "base/http-route.yaml",
+            "base/ingress.yaml",
+            "base/kustomization.yaml",
+            "base/network-policy.yaml",
+            "base/pod-disruption-budget.yaml",
+            "base/service.yaml",
+            "overlays/production/kustomization.yaml",
+            "overlays/staging/kustomization.yaml",
+        )
+    },
     ("ci", "github"): {
         ".github/update.sh",
         ".github/workflows/ci.yml",
@@ -147,6 +162,8 @@ def test_each_combination_has_exactly_its_files(services: Services) -> None:
             expected = expected | {"uvicorn_server.py"}
         if answers["observability"] == "opentelemetry" and answers["database"] != "none":
             expected = expected | {"app/database_telemetry.py"}
+        if answers["kubernetes"] == "yes" and answers["database"] != "none":
+            expected = expected | {"deploy/kubernetes/base/migration.yaml"}
         assert files(service) == expected, answers
 
 
@@ -215,9 +232,15 @@ ON_UPDATES = {
 }
 
 
+# The field that Kubernetes has for the pods of a Deployment or a Job, as a key and in a path.
+FIELD_OF_PODS = re.compile(r"^ *template:$|\bspec\.template\.spec\b", re.MULTILINE)
+
+
 def test_a_service_looks_handwritten(texts: Texts) -> None:
     """Check that only the files on updates say where it came from."""
     for path, text in texts:
+        if "kubernetes" in path.parts:
+            text = FIELD_OF_PODS.sub("", text)
         if path.name not in ON_UPDATES:
             assert not re.search("copier|template", text, re.IGNORECASE), path
 
@@ -227,7 +250,8 @@ def test_the_application_is_the_same_under_every_server(services: Services) -> N
     for answers, service in services:
         for path in service.rglob("*.py"):
             if path.name not in {"gunicorn.conf.py", "granian_server.py", "uvicorn_server.py"}:
-                case = [answers[name] for name in ("layout", "database", "cache", "observability")]
+                shaping = ("layout", "database", "cache", "observability", "kubernetes")
+                case = [answers[name] for name in shaping]
                 name = f"{case}/{path.relative_to(service).as_posix()}"
                 applications.setdefault(name, set()).add(path.read_text())
     assert {name for name, contents in applications.items() if len(contents) > 1} == set()

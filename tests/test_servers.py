@@ -431,7 +431,15 @@ def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
 
 
 CHECKED = covering(
-    "python_version", "server", "package_manager", "layout", "database", "cache", "workers", "observability"
+    "python_version",
+    "server",
+    "package_manager",
+    "layout",
+    "database",
+    "cache",
+    "workers",
+    "observability",
+    "kubernetes",
 )
 
 

@@ -16,7 +16,7 @@ CHECKERS = {
 }
 SUCCESS = {"pyright": "0 errors, 0 warnings, 0 informations", "ty": "All checks passed!"}
 
-PAIRS = covering("server", "database", "cache", "layout", "workers", "observability")
+PAIRS = covering("server", "database", "cache", "layout", "workers", "observability", "kubernetes")
 
 
 def with_each_choice(services: list[Answers]) -> Iterator[Answers]:
