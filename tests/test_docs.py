@@ -91,7 +91,13 @@ def test_the_page_of_questions_names_the_files_that_a_text_changes(
     render: Render, question: str, value: str
 ) -> None:
     changed: set[str] = set()
-    for number, answers in enumerate(({}, {"package_manager": "pip"}, {"layout": "single-file"})):
+    cases: tuple[Answers, ...] = (
+        {},
+        {"package_manager": "pip"},
+        {"layout": "single-file"},
+        {"kubernetes": "yes", "database": "postgresql"},
+    )
+    for number, answers in enumerate(cases):
         plain: Answers = {"project_name": "orders-api"} | answers
         one, other = render(f"one{number}", **plain), render(f"other{number}", **plain | {question: value})
         changed |= differences(contents(one), contents(other))
@@ -126,7 +132,7 @@ def every_path(render: Render) -> set[str]:
     roots = [
         render("one", server="gunicorn"),
         render("two", server="granian", package_manager="pip", layout="single-file"),
-        render("three", database="postgresql", cache="redis", workers=2, proxy="caddy"),
+        render("three", database="postgresql", cache="redis", workers=2, proxy="caddy", kubernetes="yes"),
         render("four", proxy="traefik", ci="gitlab"),
         render("five", database="sqlite", observability="opentelemetry"),
     ]

@@ -85,6 +85,7 @@ RISKS = [
     ),
     ({"proxy": "caddy"}, "Traefik - if you already know it (first git rm deploy/caddy/*)"),
     ({"proxy": "traefik"}, "Caddy - one short file to configure (first git rm deploy/traefik/*)"),
+    ({"kubernetes": "yes"}, "no - on a server, or a managed platform (first git rm -r deploy/kub...)"),
     ({"ci": "github"}, "GitLab - CI/CD, and its registry of images (first git rm .../ci.yml ...)"),
     ({"ci": "gitlab"}, "GitHub - Actions, and its registry of images (first git rm .gitlab-ci.yml)"),
 ]
@@ -102,3 +103,32 @@ def test_a_choice_that_would_delete_an_edited_file_is_off_with_a_reason_that_is_
                 break
             terminal.type("\r")
         terminal.wait_for(choice)
+
+
+DOWN = "\x1b[B"
+
+
+def test_kubernetes_is_off_beside_sqlite_with_a_reason_that_is_shown_whole(asked: Terminal) -> None:
+    with asked as terminal:
+        for name in ASKED:
+            # Beside a database, the layout is not asked.
+            if name == "layout":
+                continue
+            terminal.wait_for(QUESTIONS[name]["help"].splitlines()[-1])
+            if name == "kubernetes":
+                break
+            terminal.type(f"{DOWN}\r" if name == "database" else "\r")
+        terminal.wait_for("yes - manifests for kubectl and GitOps (SQLite is a file on one server)")
+
+
+def test_sqlite_is_off_in_a_cluster_with_a_reason_that_is_shown_whole(
+    copier_fastapi: Path, tmp_path: Path
+) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api", kubernetes="yes")
+    with Terminal("copier update", service) as terminal:
+        for name in ASKED:
+            terminal.wait_for(QUESTIONS[name]["help"].splitlines()[-1])
+            if name == "database":
+                break
+            terminal.type("\r")
+        terminal.wait_for("SQLite - a file beside the service, for one server (pods can't share files)")

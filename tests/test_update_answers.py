@@ -128,6 +128,11 @@ EDITED = {
     ("observability", "opentelemetry"): {"app/redaction.py"},
     ("proxy", "caddy"): {"deploy/caddy/Caddyfile"},
     ("proxy", "traefik"): {"deploy/traefik/service.yaml"},
+    ("kubernetes", "yes"): {
+        "deploy/kubernetes/base/kustomization.yaml",
+        "deploy/kubernetes/base/deployment.yaml",
+        "deploy/kubernetes/overlays/production/kustomization.yaml",
+    },
     ("ci", "github"): {".github/workflows/ci.yml", ".github/workflows/release.yml", "renovate.json"},
     ("ci", "gitlab"): {".gitlab-ci.yml", "renovate.json"},
     ("layout", "single-file"): {"main.py"},

@@ -39,6 +39,7 @@ TYPED = {
     "Take what is new",
     "Change an answer",
     "Add a database",
+    "Add manifests for Kubernetes",
     "From a single file to a package",
     "Resolve a conflict",
     "Update without anybody there",
