@@ -9,19 +9,25 @@ from pathlib import Path
 
 import filelock
 
-TOOLS = {"gitlab-ci-local": "4.75.1", "renovate": "44.121.2"}
+VERSIONS = {
+    "@kubernetes-models/gateway-api": "2.0.0",
+    "gitlab-ci-local": "4.75.1",
+    "renovate": "44.121.2",
+    "typescript": "5.9.3",
+}
 # Seconds that an installation may take.
 PATIENCE = 300.0
 
 
-def _node() -> Path:
+def node() -> Path:
+    """Return the Node.js of this environment."""
     return Path(sys.executable).parent / "node"
 
 
 @functools.cache
 def why_no_npm() -> str:
     """Return why nothing can be installed here, or "" if it can."""
-    npm = [str(_node().with_name("npm")), "ping", "--silent"]
+    npm = [str(node().with_name("npm")), "ping", "--silent"]
     try:
         done = subprocess.run(npm, capture_output=True, text=True, timeout=20, check=False)
     except (OSError, subprocess.TimeoutExpired):
@@ -32,8 +38,15 @@ def why_no_npm() -> str:
 @functools.cache
 def command(tool: str) -> list[str]:
     """Return the command that runs a tool, which is installed first if this machine doesn't have it."""
-    version = TOOLS[tool]
-    folder = Path(tempfile.gettempdir()) / "copier-fastapi-npm" / f"{tool}-{version}"
+    program = "tsc" if tool == "typescript" else tool
+    return [str(node()), str((folder(tool) / "node_modules/.bin" / program).resolve())]
+
+
+@functools.cache
+def folder(package: str) -> Path:
+    """Return the folder with a package and its dependencies, which are installed first if need be."""
+    version = VERSIONS[package]
+    folder = Path(tempfile.gettempdir()) / "copier-fastapi-npm" / f"{package.replace('/', '-')}-{version}"
     folder.mkdir(parents=True, exist_ok=True)
     with filelock.FileLock(f"{folder}.lock", timeout=PATIENCE):
         if not (folder / "installed").exists():
@@ -43,11 +56,11 @@ def command(tool: str) -> list[str]:
                 "--no-fund",
                 "--ignore-scripts",
                 f"--prefix={folder}",
-                f"{tool}@{version}",
+                f"{package}@{version}",
             ]
-            path = f"{_node().parent}{os.pathsep}{os.environ['PATH']}"
+            path = f"{node().parent}{os.pathsep}{os.environ['PATH']}"
             done = subprocess.run(
-                [str(_node().with_name("npm")), *install],
+                [str(node().with_name("npm")), *install],
                 env=os.environ | {"PATH": path},
                 capture_output=True,
                 text=True,
@@ -55,4 +68,4 @@ def command(tool: str) -> list[str]:
             )
             assert done.returncode == 0, done.stderr
             (folder / "installed").touch()
-    return [str(_node()), str((folder / "node_modules/.bin" / tool).resolve())]
+    return folder

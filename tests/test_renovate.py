@@ -26,6 +26,7 @@ SERVICES: list[Answers] = [
     {"ci": "github", "database": "postgresql", "cache": "redis", "proxy": "caddy"},
     {"ci": "github", "database": "mysql", "package_manager": "pip", "proxy": "traefik"},
     {"ci": "gitlab", "database": "postgresql", "cache": "redis", "observability": "opentelemetry"},
+    {"ci": "github", "database": "postgresql", "kubernetes": "yes"},
     {"ci": "gitlab", "package_manager": "pip", "layout": "single-file"},
 ]
 # What a service says to Renovate beside its dependencies: of a runner, and that an action sets up Python.
