@@ -23,6 +23,7 @@ NAMES = {
     "gunicorn_worker": 5,
     "proxies": 5,
     "telemetry": 5,
+    "pods": 5,
     "cpu_time": 5,
 }
 # Run by name alone: it needs root.
