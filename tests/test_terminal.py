@@ -85,7 +85,7 @@ RISKS = [
     ),
     ({"proxy": "caddy"}, "Traefik - if you already know it (first git rm deploy/caddy/*)"),
     ({"proxy": "traefik"}, "Caddy - one short file to configure (first git rm deploy/traefik/*)"),
-    ({"kubernetes": "yes"}, "no - on a server, or a managed platform (first git rm -r deploy/kub...)"),
+    ({"kubernetes": "yes"}, "no - on a server, or a managed platform (first git rm deploy/kube...)"),
     ({"ci": "github"}, "GitLab - CI/CD, and its registry of images (first git rm .../ci.yml ...)"),
     ({"ci": "gitlab"}, "GitHub - Actions, and its registry of images (first git rm .gitlab-ci.yml)"),
 ]

@@ -60,7 +60,7 @@ def test_the_page_lists_what_an_answer_is_refused_for(copier_fastapi: Path) -> N
     table = rows(section(page(PAGE), "Change an answer"), "from")
     named = {name for _, _, files in table for name in codes(files)}
     risks = (copier_fastapi / "includes/files_at_risk.jinja").read_text()
-    lists = re.findall(r"'(?:files|with_any)': \[(.*?)\]", risks)
+    lists = re.findall(r"'(?:files|with_any)': \[(.*?)\]", risks, re.DOTALL)
     assert named == {name for names in lists for name in re.findall(r"'(.*?)'", names)}
 
 

@@ -115,8 +115,10 @@ def test_manifests_are_deleted_only_after_their_owner_has_deleted_them(deployed:
     assert refused.returncode == 1
     sentence = last_line(refused.stderr)
     assert sentence.startswith("ValueError: Invalid choice for 'kubernetes': this would delete ")
-    assert all(name in sentence for name in before if name.startswith("deploy/kubernetes/"))
-    assert sentence.endswith(", with your edits. First: git rm -r deploy/kubernetes, and commit")
+    manifests = sorted(name for name in before if name.startswith("deploy/kubernetes/"))
+    assert sentence.endswith(
+        f"{', '.join(manifests)}, with your edits. First: git rm {' '.join(manifests)}, and commit"
+    )
     assert files(deployed) == before
     git(deployed, "rm", "-r", "--quiet", "deploy/kubernetes")
     commit(deployed, "No cluster")
@@ -136,10 +138,11 @@ def test_an_owner_without_some_of_the_manifests_keeps_the_others(deployed: Path)
 
 
 def test_manifests_that_the_owner_has_beside_the_templates_stay(deployed: Path) -> None:
-    git(deployed, "rm", "-r", "--quiet", "deploy/kubernetes")
-    write_own(deployed, *OWN.keys() - SAME_NAMES)
-    assert copier_update(deployed, "--data", "kubernetes=no").returncode == 0
-    assert untouched(deployed, *OWN.keys() - SAME_NAMES) == OWN.keys() - SAME_NAMES
+    beside = OWN.keys() - SAME_NAMES
+    write_own(deployed, *beside)
+    assert beside.isdisjoint(owners.update_as_told(deployed, kubernetes="no"))
+    assert untouched(deployed, *beside) == beside
+    assert {name for name in files(deployed) if name.startswith("deploy/kubernetes/")} == beside
 
 
 # SQLite, which pods can't share
