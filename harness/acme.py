@@ -51,7 +51,7 @@ def authority(folder: Path) -> Iterator[Authority]:
     folder.mkdir()
     folder.chmod(0o755)
     name = unique("acme")
-    network, subnet = _network(name)
+    network, subnet = new_network(name)
     address = within(subnet, 10)
     server = within(subnet, 20)
     try:
@@ -115,7 +115,7 @@ def authority(folder: Path) -> Iterator[Authority]:
         docker("network", "rm", "--force", network)
 
 
-def _network(name: str) -> tuple[str, str]:
+def new_network(name: str) -> tuple[str, str]:
     """Create a network in a subnet that is free, and return its name and the subnet."""
     for _ in range(20):
         subnet = free_subnet()
