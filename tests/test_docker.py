@@ -17,6 +17,7 @@ from _pytest.mark import ParameterSet
 from harness.bodies import send_bodies
 from harness.containers import HARDENED, Container, DockerError, Project, build, composed, docker, unique
 from harness.matrix import Answers, combinations, covering, label, values
+from harness.pods import Pod
 from harness.ports import reserved_port
 from harness.waiting import until
 from tests.conftest import RenderTo
@@ -278,7 +279,7 @@ class TestBodies:
             assert client.post("/bodies", json={"a": 1}).json() == 1
 
 
-async def stop_with_requests_in_flight(container: Container, count: int) -> tuple[list[int], int]:
+async def stop_with_requests_in_flight(container: Container | Pod, count: int) -> tuple[list[int], int]:
     """Stop a container that is serving requests. Return the statuses of their responses and the exit code."""
     limits = httpx2.Limits(max_connections=count)
     url = container.own_url
