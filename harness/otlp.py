@@ -119,6 +119,9 @@ def series_of(message: Any) -> dict[tuple[str, str, frozenset[tuple[str, Any]]],
         worker = values(group.resource.attributes)["service.instance.id"]
         for scope in group.scope_metrics:
             for metric in scope.metrics:
+                # One that nothing was measured for has no data.
+                if not metric.WhichOneof("data"):
+                    continue
                 data = getattr(metric, metric.WhichOneof("data"))
                 for point in data.data_points:
                     labels = frozenset(values(point.attributes).items())

@@ -228,8 +228,12 @@ def test_the_secret_is_where_the_settings_look_for_it(
     [volume] = [volume for volume in pod["volumes"] if "secret" in volume]
     for made in pods(manifests).values():
         [mount] = [m for m in made["spec"]["containers"][0]["volumeMounts"] if m["name"] == volume["name"]]
-        assert mount["mountPath"] == "/run/secrets"
+        assert mount["mountPath"] == "/var/run/secrets"
         assert mount["readOnly"] is True
+    # A token that a cluster adds below has to have this path: kubernetes/kubernetes#65835.
+    assert (
+        docker("run", "--rm", built.tag, "readlink", "--canonicalize", mount["mountPath"]) == "/run/secrets\n"
+    )
     required = {name for name, is_required in built.settings.items() if is_required}
     assert volume["secret"].get("optional", False) == (not required)
     assert set(built.compose["services"]["app"].get("secrets", [])) == required
