@@ -362,6 +362,7 @@ FOLLOWED_ELSEWHERE = {
     "docs/replace-the-example.md": "tests/test_replace_the_example.py",
     "docs/deploy-on-one-server.md": "tests/test_deploy_on_one_server.py",
     "docs/docker-swarm.md": "tests/test_docker_swarm.py",
+    "docs/kubernetes.md": "tests/test_kubernetes_cluster.py",
     "docs/observability.md": "tests/test_observability.py",
     "docs/recipes": "tests/test_recipes.py",
 }

@@ -175,7 +175,8 @@ def test_the_page_makes_a_secret_for_a_private_registry(render: Render) -> None:
 
 def test_the_page_has_each_file_of_the_base(render: Render) -> None:
     base = render(kubernetes="yes", database="postgresql") / "deploy/kubernetes/base"
-    named = {cells[0].strip("`"): cells[1] for cells in rows(PAGE, "file in `base/`")}
+    folder = "`deploy/kubernetes/base/"
+    named = {cells[0].removeprefix(folder)[:-1]: cells[1] for cells in rows(PAGE, "file | object")}
     assert named.keys() == {file.name for file in base.iterdir()}
     for name, kind in named.items():
         text = (base / name).read_text()
