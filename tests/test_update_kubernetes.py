@@ -95,7 +95,9 @@ def test_the_command_of_the_page_adds_manifests(copier_fastapi: Path, tmp_path: 
     assert all(name.startswith("deploy/kubernetes/") for name in after.keys() - before.keys())
     assert {name for name in before if before[name] != after[name]} == {
         owners.ANSWERS_FILE,
+        "DEPLOYMENT.md",
         "migrations/env.py",
+        "renovate.json",
     }
 
 
