@@ -135,12 +135,13 @@ def test_each_release_has_its_own_image_and_migration(render: Render) -> None:
     assert len(set(names)) == 2
 
 
-def test_a_changed_variable_starts_new_pods(render: Render) -> None:
-    service = render(kubernetes="yes")
+def test_a_changed_variable_starts_new_pods_and_changes_no_migration(render: Render) -> None:
+    """A Job of the same name can't be changed: `kubectl apply` would fail."""
+    service = render(kubernetes="yes", database="postgresql")
     git(service, "init", "--quiet")
     git(service, "add", "--all")
     git(service, "commit", "--quiet", "--message", "First")
-    names = []
+    names, jobs = [], []
     base = service / "deploy/kubernetes/base/kustomization.yaml"
     for level in ("INFO", "DEBUG"):
         base.write_text(base.read_text().replace("LOG_LEVEL=INFO", f"LOG_LEVEL={level}"))
@@ -149,7 +150,9 @@ def test_a_changed_variable_starts_new_pods(render: Render) -> None:
         [source] = container["envFrom"]
         assert source["configMapRef"]["name"] == one(manifests, "ConfigMap")["metadata"]["name"]
         names.append(source["configMapRef"]["name"])
+        jobs.append(one(manifests, "Job"))
     assert len(set(names)) == 2
+    assert jobs[0] == jobs[1]
 
 
 def test_the_page_makes_the_secret_that_the_pods_read(render: Render) -> None:

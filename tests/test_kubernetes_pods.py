@@ -221,7 +221,8 @@ def test_the_secrets_are_files_and_not_in_the_environment(rights: Rights) -> Non
         assert address not in str(found["environment"])
 
 
-def test_a_container_has_the_variables_of_the_configmap(rights: Rights) -> None:
+@pytest.mark.parametrize("rights", ["Deployment"], indirect=True)
+def test_a_server_has_the_variables_of_the_configmap(rights: Rights) -> None:
     environment = rights[2]["environment"]
     assert (environment["LOG_LEVEL"], environment["DATABASE_POOL_SIZE"]) == ("INFO", "5")
 

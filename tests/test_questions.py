@@ -245,6 +245,16 @@ def test_sqlite_is_refused_for_pods_with_what_to_answer(refused: Refused) -> Non
     assert refused(database="sqlite", kubernetes="yes").endswith(f": {sentence}")
 
 
+@pytest.mark.parametrize("name", ["y", "n", "yes", "no", "on", "off", "true", "false", "null"])
+def test_a_name_that_yaml_reads_as_something_else_is_refused_for_pods(refused: Refused, name: str) -> None:
+    assert f": {name} is a word of YAML" in refused(project_name=name, kubernetes="yes")
+
+
+def test_a_name_that_begins_like_a_word_of_yaml_is_a_name(render: Render) -> None:
+    service = render(project_name="nullable", kubernetes="yes")
+    assert "\n  name: nullable\n" in (service / "deploy/kubernetes/base/service.yaml").read_text()
+
+
 @pytest.mark.parametrize("database", [name for name in values("database") if name != "sqlite"])
 def test_pods_may_have_any_other_database_or_none(render: Render, database: str) -> None:
     service = render(database=database, kubernetes="yes")
