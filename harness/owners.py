@@ -112,6 +112,16 @@ def update(service: Path, skip: Sequence[str] = (), **answers: Any) -> None:
     )
 
 
+def without_question(text: str, question: str, default: str) -> str:
+    """Return copier.yml as it was before a question: nothing is asked, and nothing recorded."""
+    fact = f"{question}:\n  when: false\n  default: {default}\n"
+    text, count = re.subn(rf"^{question}:\n(?:  .*\n)+", fact, text, flags=re.MULTILINE)
+    assert count == 1
+    text, count = re.subn(rf", {question}(?=[,\]])", "", text)
+    assert count == 1
+    return text
+
+
 def own(service: Path) -> Path:
     """Put a service into git, as its owner does first."""
     git(service, "init", "--quiet", "--template=", "--initial-branch", "main")

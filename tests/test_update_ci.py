@@ -1,6 +1,5 @@
 """The question `ci` takes no workflow from an owner who has some, whatever is answered and when."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -33,22 +32,12 @@ def untouched(service: Path) -> set[str]:
     return {name for name, text in OWN.items() if (service / name).read_text() == text}
 
 
-def without_the_question(text: str) -> str:
-    """Make of the configuration what it was before the question: nothing is asked, and nothing recorded."""
-    text, count = re.subn(
-        r"^ci:\n(?:  .*\n)+", "ci:\n  when: false\n  default: none\n", text, flags=re.MULTILINE
-    )
-    assert count == 1
-    assert text.count("kubernetes, ci]") == 1
-    return text.replace("kubernetes, ci]", "kubernetes]")
-
-
 @pytest.fixture
 def older(copier_fastapi: Path, tmp_path: Path) -> Path:
     """A service with workflows of its owner, made before the question was there. The template has it now."""
     configuration = copier_fastapi / "copier.yml"
     text = configuration.read_text()
-    configuration.write_text(without_the_question(text))
+    configuration.write_text(owners.without_question(text, "ci", "none"))
     commit(copier_fastapi, "Before the question")
     service = start(copier_fastapi, tmp_path / "orders-api")
     assert "\nci:" not in (service / owners.ANSWERS_FILE).read_text()

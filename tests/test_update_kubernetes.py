@@ -1,6 +1,5 @@
 """The question `kubernetes` takes no manifest from an owner who has some, whatever is answered and when."""
 
-import re
 from pathlib import Path
 
 import pytest
@@ -35,25 +34,12 @@ def untouched(service: Path, *names: str) -> set[str]:
     return {name for name in names or OWN if (service / name).read_text() == OWN[name]}
 
 
-def without_the_question(text: str) -> str:
-    """Make of the configuration what it was before the question: nothing is asked, and nothing recorded."""
-    text, count = re.subn(
-        r"^kubernetes:\n(?:  .*\n)+",
-        'kubernetes:\n  when: false\n  default: "no"\n',
-        text,
-        flags=re.MULTILINE,
-    )
-    assert count == 1
-    assert text.count("proxy, kubernetes, ci]") == 1
-    return text.replace("proxy, kubernetes, ci]", "proxy, ci]")
-
-
 @pytest.fixture
 def older(copier_fastapi: Path, tmp_path: Path) -> Path:
     """A service with manifests of its owner, made before the question was there. The template has it now."""
     configuration = copier_fastapi / "copier.yml"
     text = configuration.read_text()
-    configuration.write_text(without_the_question(text))
+    configuration.write_text(owners.without_question(text, "kubernetes", '"no"'))
     commit(copier_fastapi, "Before the question")
     service = start(copier_fastapi, tmp_path / "orders-api")
     assert "\nkubernetes:" not in (service / owners.ANSWERS_FILE).read_text()
