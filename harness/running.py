@@ -136,19 +136,18 @@ def newest_python(package_manager: str) -> str | None:
 
 
 def install_script(service: Path, answers: Answers) -> str:
-    """Return the lines that install a service: `uv sync`, or the commands of the service's page for pip.
+    """Return the lines that install a service: `uv sync`, or what installs the locked requirements of pip.
 
-    If `python -m venv` is broken, uv creates the environment instead, and pip still fills it.
+    uv does that too, in a second where pip takes half a minute. pip itself runs in the images, and in the
+    tests of the commands that a page has for pip.
     """
     if answers["package_manager"] == "uv":
         return "uv sync --locked" if (service / "uv.lock").exists() else "uv sync"
-    lines = commands(service, "Run")
-    venv, *others = lines[: lines.index("pip install -r requirements-dev.txt") + 1]
-    version = answers["python_version"]
-    assert venv == f"python{version} -m venv .venv"
-    if not makes_environments(version):
-        venv = f"uv venv --quiet --seed --python {version} .venv"
-    return "\n".join([venv, *others])
+    assert "pip install -r requirements-dev.txt" in commands(service, "Run")
+    return (
+        f"uv venv --quiet --seed --python {answers['python_version']} .venv\n"
+        "uv pip install --quiet --python .venv -r requirements-dev.txt"
+    )
 
 
 def install(service: Path, answers: Answers, shared: Path) -> Path:

@@ -34,7 +34,7 @@ def test_schemathesis_finds_no_response_that_the_openapi_document_does_not_name(
 ) -> None:
     stack = deployment(database)
     options = [
-        "--max-examples=50",
+        "--max-examples=25",
         "--seed=20260101",
         "--no-color",
         "--continue-on-failure",

@@ -1,7 +1,8 @@
 """Tests the job that brings what is new in the template, on both forges, for services of three ages."""
 
 import json
-from collections.abc import Iterator
+import shutil
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -147,13 +148,33 @@ def test_a_clean_update_is_a_request_that_says_what_it_deletes(
     assert git(service, "diff", "main", BRANCH, "--", "app") == "", "the owner's route is lost"
 
 
+Asked = tuple[Path, dict[str, str]]
+WithAConflict = Callable[[str, Path], Asked]
+
+
+@pytest.fixture(scope="module")
+def with_a_conflict(template: Path, tmp_path_factory: pytest.TempPathFactory) -> WithAConflict:
+    """Return a service whose job met a conflict, in a folder, and what was asked of the forge."""
+    made_once: dict[str, Asked] = {}
+
+    def with_a_conflict(ci: str, folder: Path) -> Asked:
+        if ci not in made_once:
+            first = tmp_path_factory.mktemp("conflict")
+            service = made(template, first, "v1.1.0", ci)
+            a_conflict(service)
+            with forge() as api:
+                made_once[ci] = service, updated(service, first, api, ci)
+        service, request = made_once[ci]
+        return shutil.copytree(service, folder / service.name, symlinks=True), request
+
+    return with_a_conflict
+
+
 @pytest.mark.parametrize("ci", FORGES)
 def test_a_conflict_is_a_draft_that_names_the_file(
-    template: Path, tmp_path: Path, api: Forge, ci: str
+    with_a_conflict: WithAConflict, tmp_path: Path, ci: str
 ) -> None:
-    service = made(template, tmp_path, "v1.1.0", ci)
-    a_conflict(service)
-    request = updated(service, tmp_path, api, ci)
+    service, request = with_a_conflict(ci, tmp_path)
     assert "- `Dockerfile`" in (request.get("body") or request["description"])
     assert request.get("draft") == "true" or request["title"].startswith("Draft: ")
     assert "<<<<<<< before updating" in git(service, "show", f"{BRANCH}:Dockerfile")
@@ -161,11 +182,9 @@ def test_a_conflict_is_a_draft_that_names_the_file(
 
 @pytest.mark.parametrize("ci", FORGES)
 def test_the_next_run_renews_the_request_that_is_open(
-    template: Path, tmp_path: Path, api: Forge, ci: str
+    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str
 ) -> None:
-    service = made(template, tmp_path, "v1.1.0", ci)
-    a_conflict(service)
-    updated(service, tmp_path, api, ci)
+    service, _ = with_a_conflict(ci, tmp_path)
     first = git(service, "rev-parse", BRANCH)
     api.requests, api.calls = [{"number": 7, "iid": 7}], []
     updated(service, tmp_path, api, ci)
@@ -177,11 +196,9 @@ def test_the_next_run_renews_the_request_that_is_open(
 
 @pytest.mark.parametrize("ci", FORGES)
 def test_the_next_run_takes_no_commit_of_the_owner_from_the_branch(
-    template: Path, tmp_path: Path, api: Forge, ci: str
+    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str
 ) -> None:
-    service = made(template, tmp_path, "v1.1.0", ci)
-    a_conflict(service)
-    updated(service, tmp_path, api, ci)
+    service, _ = with_a_conflict(ci, tmp_path)
     git(service, "worktree", "add", "--quiet", str(tmp_path / "branch"), BRANCH)
     (tmp_path / "branch" / "Dockerfile").write_text("FROM scratch\n")
     commit(tmp_path / "branch", "Resolve the conflict")

@@ -266,10 +266,6 @@ class TestCache:
         self, deployment: Deployment, database: str, take: str, give: str
     ) -> None:
         stack = deployment(database)
-        for _ in range(3):
-            self.write_while_away(stack, take, give)
-
-    def write_while_away(self, stack: Stack, take: str, give: str) -> None:
         count = self.stored(stack)
         assert self.read(stack, 8) == {count}
         with Load(stack, *[COUNT] * 4) as load:

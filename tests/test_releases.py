@@ -1,12 +1,15 @@
 """Tests that releases and rollbacks behind each proxy lose no request and no acknowledged write."""
 
 import fcntl
+import itertools
 import os
 import re
 import signal
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from harness.containers import docker, unique
 from harness.matrix import Answers, label
@@ -25,12 +28,19 @@ STACKS: list[Answers] = [
 ]
 
 
-@pytest.fixture(
-    scope="module",
-    params=[
-        pytest.param(a, id=label(a), marks=pytest.mark.xdist_group(f"release-{label(a)}")) for a in STACKS
-    ],
-)
+def on(stack: Answers, *case: Any) -> ParameterSet:
+    """Return a test case that runs in the same process as all others of its stack."""
+    name = "-".join([label(stack), *map(str, case)])
+    return pytest.param(stack, *case, id=name, marks=pytest.mark.xdist_group(f"release-{label(stack)}"))
+
+
+def in_turn(name: str, cases: Iterable[Any]) -> pytest.MarkDecorator:
+    """Test each case on one of the stacks, in turn: the same script moves the traffic on both."""
+    found = [on(stack, case) for stack, case in zip(itertools.cycle(STACKS), cases, strict=False)]
+    return pytest.mark.parametrize(("server", name), found, indirect=["server"])
+
+
+@pytest.fixture(scope="module", params=[on(stack) for stack in STACKS])
 def server(
     request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Production]:
@@ -69,7 +79,7 @@ FAILURES = {
 }
 
 
-@pytest.mark.parametrize("tag", FAILURES)
+@in_turn("tag", FAILURES)
 def test_a_release_that_fails_says_so_and_the_one_before_serves_on(server: Production, tag: str) -> None:
     if tag != "missing":
         server.make(tag)
@@ -99,7 +109,7 @@ def interrupted(server: Production, send: Callable[[int, int], None], sent: sign
 SIGNALS = {signal.SIGINT: os.killpg, signal.SIGTERM: os.kill}
 
 
-@pytest.mark.parametrize("sent", SIGNALS, ids=lambda sent: sent.name)
+@in_turn("sent", SIGNALS)
 def test_a_release_that_is_interrupted_leaves_all_as_it_was(server: Production, sent: signal.Signals) -> None:
     containers = server.containers()
     tags = (server.remembered("TAG"), server.remembered("PREVIOUS_TAG"))

@@ -3,6 +3,7 @@
 The service's own checks, and the commands that the template prints, are tested too.
 """
 
+import itertools
 import json
 import re
 import shutil
@@ -34,7 +35,7 @@ from harness.running import (
     variables,
     without_uv_run,
 )
-from harness.stacks import addresses
+from harness.stacks import DATA_ONCE, addresses
 from harness.waiting import until
 from tests.conftest import Render
 
@@ -430,17 +431,24 @@ def data_servers() -> Iterator[Callable[[Path], dict[str, str]]]:
         yield data_servers
 
 
-CHECKED = covering(
-    "python_version",
-    "server",
-    "package_manager",
-    "layout",
-    "database",
-    "cache",
-    "workers",
-    "observability",
-    "kubernetes",
-)
+# Every pair of the answers that shape the files, and each Python in turn.
+CHECKED: list[Answers] = [
+    answers | {"python_version": version}
+    for answers, version in zip(
+        covering(
+            "server",
+            "package_manager",
+            "layout",
+            "database",
+            "cache",
+            "workers",
+            "observability",
+            "kubernetes",
+        ),
+        itertools.cycle(values("python_version")),
+        strict=False,
+    )
+]
 
 
 def of_a_python(combinations: list[Answers]) -> list[Any]:
@@ -454,7 +462,7 @@ def of_a_python(combinations: list[Answers]) -> list[Any]:
 
 @pytest.fixture(scope="module", params=of_a_python(CHECKED))
 def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
-    """An installed service, unedited. Together they have every pair of choices."""
+    """An installed service, unedited."""
     service = installed(**request.param)
     yield service
     if request.param["python_version"] != PYTHON:
@@ -539,7 +547,7 @@ def usual_ports() -> Iterator[None]:
 @pytest.mark.usefixtures("usual_ports")
 @pytest.mark.parametrize(
     "answers",
-    [answers for answers in combinations("database", "cache") if set(answers.values()) != {"none"}],
+    DATA_ONCE,
     ids=label,
 )
 def test_the_commands_of_the_readme_work_with_data(
@@ -561,7 +569,7 @@ def test_the_commands_of_the_readme_work_with_data(
 @pytest.mark.xdist_group("port-8000")
 @pytest.mark.parametrize(
     ("server", "package_manager"),
-    [(server, values("package_manager")[index % 2]) for index, server in enumerate(values("server"))],
+    zip(values("server"), [*values("package_manager"), "uv", "uv"], strict=True),
 )
 def test_the_commands_of_the_readme_work(
     render: Render, port_8000: int, server: str, package_manager: str

@@ -18,7 +18,7 @@ from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.project
 
-SEEDS = 10
+SEEDS = 4
 
 
 @dataclass
@@ -61,7 +61,6 @@ def sampled(**answers: str) -> object:
     scope="module",
     params=[
         sampled(),
-        sampled(layout="single-file"),
         sampled(database="sqlite", cache="redis"),
         sampled(database="postgresql"),
     ],

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.update
 
 # The number of histories, in tests of 25 each, so that processes share the work. With --all-commits there are
 # four times as many.
-HISTORIES = 100
+HISTORIES = 50
 
 
 @st.composite
