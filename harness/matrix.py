@@ -35,6 +35,9 @@ WITH_FILES_OF_THEIR_OWN: dict[str, tuple[str, ...]] = {
     "ci": (),
 }
 
+# Questions whose choices meet all others in pairs, because no other answer changes what they do.
+IN_PAIRS = ("python_version", *WITH_FILES_OF_THEIR_OWN)
+
 # Where a new copy goes: the default of `ci` depends on what is there. Nothing can be in this folder.
 NEW_FOLDER = Path(os.devnull) / "orders-api"
 
@@ -147,10 +150,10 @@ def rendered() -> list[Answers]:
     They are every combination of the questions that shape the same files, every pair of choices, and for each
     choice of the other questions services that differ in one answer more.
     """
-    shaping = [name for name in MATRIX if name not in WITH_FILES_OF_THEIR_OWN]
-    plain = {name: DEFAULTS[name] for name in WITH_FILES_OF_THEIR_OWN}
-    found = [*combinations(*shaping, **plain), *(covering() if plain else [])]
-    for own in WITH_FILES_OF_THEIR_OWN:
+    shaping = [name for name in MATRIX if name not in IN_PAIRS]
+    plain = {name: DEFAULTS[name] for name in IN_PAIRS}
+    found = [*combinations(*shaping, **plain), *covering()]
+    for own in IN_PAIRS:
         for name in MATRIX:
             if name != own:
                 others = {other: DEFAULTS[other] for other in MATRIX if other not in {own, name}}

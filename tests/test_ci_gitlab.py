@@ -29,7 +29,6 @@ pytestmark = [
 
 SERVICES: list[Answers] = [
     {"database": "sqlite", "proxy": "traefik", "package_manager": "pip"},
-    {"database": "postgresql"},
     {"database": "mysql", "cache": "redis", "server": "granian"},
 ]
 # The ports at which GitLab waits for a service.

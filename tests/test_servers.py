@@ -569,7 +569,7 @@ def test_the_commands_of_the_readme_work_with_data(
 @pytest.mark.xdist_group("port-8000")
 @pytest.mark.parametrize(
     ("server", "package_manager"),
-    zip(values("server"), [*values("package_manager"), "uv", "uv"], strict=True),
+    list(zip(values("server"), [*values("package_manager"), "uv", "uv"], strict=True)),
 )
 def test_the_commands_of_the_readme_work(
     render: Render, port_8000: int, server: str, package_manager: str

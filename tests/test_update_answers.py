@@ -219,9 +219,13 @@ def read_by_checks(service: Path) -> owners.Files:
     }
 
 
+# From the default of each question to another choice, and on from there.
+CHECKED = [change for change in CYCLE if values(change.question).index(change.old) < 2]
+
+
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
-@pytest.mark.parametrize("change", in_groups(CYCLE))
+@pytest.mark.parametrize("change", in_groups(CHECKED))
 def test_a_typical_service_passes_its_checks_after_another_answer(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
