@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import itertools
 import json
 import os
 import subprocess
@@ -16,7 +17,7 @@ from _pytest.mark import ParameterSet
 
 from harness.bodies import send_bodies
 from harness.containers import HARDENED, Container, DockerError, Project, build, composed, docker, unique
-from harness.matrix import Answers, combinations, covering, label, values
+from harness.matrix import Answers, combinations, label, values
 from harness.pods import Pod
 from harness.ports import reserved_port
 from harness.waiting import until
@@ -113,9 +114,19 @@ def in_group(name: str, value: object, case: str) -> ParameterSet:
 
 
 SERVERS = [in_group(server, server, server) for server in values("server")]
+# Each server, with the package managers and the layouts in turn.
 IMAGES = [
-    in_group(answers["server"], answers, label(answers))
-    for answers in covering("server", "package_manager", "layout")
+    in_group(
+        server,
+        {"server": server, "package_manager": manager, "layout": layout},
+        f"{server}-{manager}-{layout}",
+    )
+    for server, manager, layout in zip(
+        values("server"),
+        itertools.cycle(values("package_manager")),
+        itertools.cycle([*values("layout"), *reversed(values("layout"))]),
+        strict=False,
+    )
 ]
 PYTHONS = [in_group("pythons", answers, label(answers)) for answers in combinations("python_version")]
 

@@ -74,7 +74,8 @@ def test_pip_installs_from_wheels_only(render: Render, uv: Uv, answers: Mapping[
     uv("venv", "--seed", cwd=service, UV_PYTHON=python)
     files = ["requirements.txt"] + ["requirements-dev.txt"] * (not builds_to_develop(python))
     for file in files:
-        pip = [".venv/bin/python", "-m", "pip", "install", "--require-hashes", "--only-binary", ":all:"]
+        pip = [".venv/bin/python", "-m", "pip", "install", "--no-compile", "--require-hashes"]
+        pip += ["--only-binary", ":all:"]
         installed = subprocess.run([*pip, "-r", file], cwd=service, capture_output=True, text=True)
         assert installed.returncode == 0, installed.stderr
     uv("pip", "check", cwd=service, UV_PYTHON=service / ".venv")

@@ -44,13 +44,10 @@ TYPE_CHECKERS = (
 )
 
 SERVICES: list[Answers] = [
-    {"server": server, "database": database, "cache": "none"}
-    for server in ("uvicorn", "granian")
-    for database in ("postgresql", "sqlite")
+    {"server": "uvicorn", "database": "postgresql", "cache": "none"},
+    {"server": "granian", "database": "sqlite", "cache": "none"},
+    {"server": "gunicorn", "database": "mysql", "cache": "redis", "observability": "opentelemetry"},
 ]
-SERVICES.append(
-    {"server": "gunicorn", "database": "mysql", "cache": "redis", "observability": "opentelemetry"}
-)
 SERVICE_OF_ONE: dict[str, Answers] = {
     recipe: {
         "server": "uvicorn",

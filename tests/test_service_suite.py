@@ -105,6 +105,7 @@ def test_the_tests_pass_in_any_order(whole: Service) -> None:
         assert re.search(r"\d+ passed in ", printed)
 
 
+@pytest.mark.parametrize("whole", [sampled(database="sqlite", cache="redis")], indirect=True)
 def test_each_file_of_tests_passes_alone(whole: Service) -> None:
     files = sorted(path.name for path in (whole.folder / "tests").glob("test_*.py"))
     assert len(files) > 3

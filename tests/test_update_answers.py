@@ -219,7 +219,7 @@ def read_by_checks(service: Path) -> owners.Files:
     }
 
 
-# From the default of each question to another choice, and on from there.
+# From the default of each question to another choice.
 CHECKED = [change for change in CYCLE if values(change.question).index(change.old) < 2]
 
 

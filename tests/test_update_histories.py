@@ -21,7 +21,7 @@ pytestmark = pytest.mark.update
 
 # The number of histories, in tests of 25 each, so that processes share the work. With --all-commits there are
 # four times as many.
-HISTORIES = 50
+HISTORIES = 25
 
 
 @st.composite
