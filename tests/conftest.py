@@ -36,7 +36,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--all-commits",
         action="store_true",
-        help="update services of every commit, and more generated histories",
+        help="update services of every commit, with every change of an answer, and more generated histories",
     )
 
 

@@ -17,8 +17,7 @@ from harness.workflows import Runner, StepError, evaluate
 pytestmark = [pytest.mark.project, pytest.mark.docker]
 
 SERVICES: list[Answers] = [
-    {"database": "none", "server": "granian"},
-    {"database": "sqlite", "proxy": "caddy"},
+    {"database": "sqlite", "proxy": "caddy", "server": "granian"},
     {"database": "postgresql", "cache": "redis"},
     {"database": "mysql", "package_manager": "pip", "server": "gunicorn"},
 ]
