@@ -42,6 +42,8 @@ STEPS: list[Step] = [
     ("the container is killed, as root", kill, False),
 ]
 FAILS: Step = ("a release whose migration fails", lambda server: server.release("fails"), True)
+# Seconds between two requests of a client, which make about 150 requests a second.
+PAUSE = 0.08
 HEADER = "| proxy | server | database | step | requests | a second | lost | longest wait | writes | missing |"
 
 
@@ -80,7 +82,7 @@ def measure(answers: Answers, rounds: int) -> list[str]:
 
 def row(server: Production, step: Step) -> str:
     name, act, fails = step
-    with server.traffic() as traffic:
+    with server.traffic(PAUSE) as traffic:
         traffic.more(200)
         done = act(server)
         traffic.more(200)

@@ -18,7 +18,7 @@ from harness.matrix import Answers
 from harness.ports import reserved_port
 from harness.running import variables
 from harness.stacks import make_secrets
-from harness.traffic import Traffic
+from harness.traffic import PAUSE, Traffic
 from harness.waiting import until
 
 # A name that no DNS knows, so that only the authority of the tests gives a certificate for it.
@@ -157,8 +157,8 @@ class Production:
         except httpx2.TransportError:
             return False
 
-    def traffic(self) -> Traffic:
-        """Return clients that use the service until the block ends."""
+    def traffic(self, pause: float = PAUSE) -> Traffic:
+        """Return clients that use the service until the block ends, with these pauses between requests."""
 
         async def by_name(request: httpx2.Request) -> None:
             request.extensions = {**request.extensions, "sni_hostname": DOMAIN}
@@ -174,7 +174,7 @@ class Production:
                 limits=limits,
             )
 
-        return Traffic(connect)
+        return Traffic(connect, pause)
 
     # Images
 

@@ -263,8 +263,12 @@ class Answer(NamedTuple):
     location: str
 
 
+# Seconds between two requests of a thread, in which the service has the cores.
+PAUSE = 0.05
+
+
 class Load:
-    """Sends requests without a pause until the block ends, each of these on a thread of its own."""
+    """Sends requests until the block ends, each of these again and again on a thread of its own."""
 
     def __init__(self, stack: Stack, *requests: str) -> None:
         self.stack = stack
@@ -275,6 +279,7 @@ class Load:
     def go_on(self, thread: int, request: str) -> None:
         method, path = request.split()
         while not self.ends.is_set():
+            time.sleep(PAUSE)
             sent = time.monotonic()
             body = {"json": {"name": unique("item")}} if method == "POST" else {}
             try:

@@ -14,8 +14,8 @@ from harness.waiting import until
 
 # Half of the clients keep their connections, the others open one for each request.
 CLIENTS = 16
-# Seconds between two requests of a client.
-PAUSE = 0.08
+# Seconds between two requests of a client in a test: the test beside it needs the other core.
+PAUSE = 0.16
 
 
 class Sent(NamedTuple):
@@ -29,13 +29,14 @@ class Sent(NamedTuple):
 
 
 class Traffic:
-    """Creates, reads and changes items on many connections until the block ends, about 150 requests a second.
+    """Creates, reads and changes items on many connections until the block ends.
 
-    `connect` makes a client with these limits.
+    `connect` makes a client with these limits. Each client waits for `pause` seconds between its requests.
     """
 
-    def __init__(self, connect: Callable[[httpx2.Limits], httpx2.AsyncClient]) -> None:
+    def __init__(self, connect: Callable[[httpx2.Limits], httpx2.AsyncClient], pause: float = PAUSE) -> None:
         self.connect = connect
+        self.pause = pause
         self.sent: list[Sent] = []
         # By its path, the name of each item that a 201 has acknowledged, and its possible descriptions.
         self.acknowledged: dict[str, str] = {}
@@ -77,7 +78,7 @@ class Traffic:
     async def client(self, number: int, *, kept: bool) -> None:
         limits = httpx2.Limits(max_keepalive_connections=1 if kept else 0)
         async with self.connect(limits) as client:
-            await asyncio.sleep(number * PAUSE / CLIENTS)
+            await asyncio.sleep(number * self.pause / CLIENTS)
             while not self.ends.is_set():
                 name = unique("item")
                 created = await self.send(client, kept, "POST", "/items", json={"name": name})
@@ -106,7 +107,7 @@ class Traffic:
         status = response.status_code if response is not None else 0
         text = response.text[:200] if response is not None and status >= 400 else problem
         self.sent.append(Sent(f"{method} {path}", kept, time.monotonic() - begin, status, text))
-        await asyncio.sleep(PAUSE)
+        await asyncio.sleep(self.pause)
         return response
 
     def missing(self, get: Callable[[str], httpx2.Response]) -> list[str]:
