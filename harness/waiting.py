@@ -10,8 +10,9 @@ T = TypeVar("T")
 def until(condition: Callable[[], T | None], what: str, deadline: float = 60) -> T:
     """Return the condition's first true value. Fail after `deadline` seconds, and say what was awaited."""
     end = time.monotonic() + deadline
-    while time.monotonic() < end:
+    while (begin := time.monotonic()) < end:
         if answer := condition():
             return answer
-        time.sleep(0.1)
+        # A condition that starts a command leaves most of the time to what it waits for.
+        time.sleep(min(1, max(0.1, 2 * (time.monotonic() - begin))))
     raise AssertionError(f"not within {deadline} seconds: {what}")
