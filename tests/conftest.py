@@ -12,7 +12,6 @@ import copier._main
 import copier._template
 import copier._vcs
 import filelock
-import jinja2
 import pytest
 
 from harness import owners, releases
@@ -20,6 +19,7 @@ from harness.containers import why_no_engine
 from harness.matrix import ASKED, DEFAULTS, ROOT, Answers, label, rendered
 from harness.running import install, missing_python
 from harness.stacks import DEPLOYMENTS, POOL_SIZE, WORKERS, Image, Stack, stacked
+from playground.compiled_once import compile_each_source_once
 
 Render = Callable[..., Path]
 RenderTo = Callable[..., Path]
@@ -47,32 +47,10 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 
 def pytest_configure() -> None:
-    _compile_each_source_once()
+    compile_each_source_once()
     _parse_each_configuration_once()
     _ask_git_for_its_file_mode_once()
     _update_submodules_where_there_are_some()
-
-
-def _compile_each_source_once() -> None:
-    """Have Jinja compile each source once: Copier compiles it for every render, which is most of the cost."""
-    compile_source: Any = jinja2.Environment.compile
-    compiled: dict[Any, Any] = {}
-
-    # The key has no file name: it is only for tracebacks, and each clone of the template has another one.
-    def compile_once(
-        env: jinja2.Environment,
-        source: Any,
-        name: Any = None,
-        filename: Any = None,
-        *args: Any,
-        **options: Any,
-    ) -> Any:
-        key = (type(env), env.trim_blocks, source, name, args, tuple(options.items()))
-        if key not in compiled:
-            compiled[key] = compile_source(env, source, name, filename, *args, **options)
-        return compiled[key]
-
-    jinja2.Environment.compile = compile_once  # type: ignore[method-assign,assignment]
 
 
 def _parse_each_configuration_once() -> None:
