@@ -1,5 +1,6 @@
 # Needs git, make and Python 3.11 or newer. Everything else is installed into .venv, from uv.lock.
 #
+#   make playground             build the page that shows what the answers render to, into build/playground
 #   make render                 render a service into build/, with ANSWERS="server=granian workers=4"
 #   make demo                   render a service, test it and serve it; PORT chooses the port
 #   make test                   run every test that this machine can run
@@ -18,10 +19,13 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: render demo test test-fast test-updates lint lock bench releases faults
+.PHONY: render playground demo test test-fast test-updates lint lock bench releases faults
 
 render: .venv/installed
 	@$(RUN) copier copy --defaults --overwrite --vcs-ref HEAD $(foreach answer,$(ANSWERS),--data $(answer)) . build/orders-api
+
+playground: .venv/installed
+	@$(RUN) python scripts/build_playground.py $(ARGS)
 
 demo: .venv/installed
 	@$(RUN) python scripts/demo.py

@@ -11,7 +11,9 @@ import filelock
 
 VERSIONS = {
     "@kubernetes-models/gateway-api": "2.0.0",
+    "axe-core": "4.14.1",
     "gitlab-ci-local": "4.75.1",
+    "pyodide": "314.0.7",
     "renovate": "44.121.2",
     "typescript": "5.9.3",
 }

@@ -1,0 +1,77 @@
+"""Runs the page with the questions in Chromium, served from a path below the root as many hosts do."""
+
+import functools
+import shutil
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+
+from playwright.sync_api import Browser, Page, sync_playwright
+
+# Below which the page is served.
+PREFIX = "/some/path/"
+# Milliseconds that Copier may take in a browser on a busy machine.
+PATIENCE = 120_000
+
+
+@functools.cache
+def chromium() -> str | None:
+    """Return the path of Chromium, or nothing where this machine has none."""
+    names = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
+    return next((path for name in names if (path := shutil.which(name))), None)
+
+
+@contextmanager
+def browser() -> Iterator[Browser]:
+    """Start Chromium, and stop it at the end."""
+    with sync_playwright() as playwright:
+        # Root can't use its sandbox, and nothing but our own page is opened.
+        started = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        yield started
+        started.close()
+
+
+class Site:
+    """Serves a folder below `PREFIX`, and keeps the paths that were asked for."""
+
+    def __init__(self, folder: Path) -> None:
+        site = self
+        self.asked: list[str] = []
+
+        class Handler(SimpleHTTPRequestHandler):
+            def __init__(self, *arguments: Any) -> None:
+                super().__init__(*arguments, directory=str(folder))
+
+            def translate_path(self, path: str) -> str:
+                site.asked.append(path)
+                inside = path.startswith(PREFIX)
+                return super().translate_path(path.removeprefix(PREFIX.rstrip("/")) if inside else "/nowhere")
+
+            def log_message(self, *arguments: Any) -> None:
+                pass
+
+        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
+        self.url = f"http://127.0.0.1:{self.server.server_port}{PREFIX}"
+
+    def __enter__(self) -> "Site":
+        threading.Thread(target=self.server.serve_forever, daemon=True).start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.server.shutdown()
+        self.server.server_close()
+
+
+def is_ready(page: Page) -> Page:
+    """Wait until Copier renders in the page."""
+    page.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+    return page
+
+
+def has_rendered(page: Page, answers: str) -> Page:
+    """Wait until the files are those of the answers in a link, such as `database=mysql`."""
+    page.wait_for_selector(f'body[data-rendered="{answers}"]', timeout=PATIENCE)
+    return page

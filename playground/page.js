@@ -1,0 +1,288 @@
+// Shows the questions and the files, and asks the worker for both when an answer changes.
+
+const find = (selector) => document.querySelector(selector);
+const form = find("#questions");
+const status = find("#status");
+const { url, commit } = document.body.dataset;
+
+// The answers that differ from the defaults, as they are in the link.
+let answers = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+// What is shown: the questions, the files and the command.
+let state;
+// The files of the default answers, until the worker is ready.
+let prerendered = {};
+let ready = false;
+let path = "README.md";
+
+// Files in which most lines change, and which nobody reads.
+const LOCKS = new Set(["uv.lock", "requirements.txt", "requirements-dev.txt"]);
+
+// The worker
+
+class Engine {
+  constructor() {
+    this.worker = new Worker(new URL("worker.js", import.meta.url), { type: "module" });
+    this.waiting = new Map();
+    this.number = 0;
+    this.worker.onmessage = ({ data: { id, result, error } }) => {
+      const { resolve, reject } = this.waiting.get(id);
+      this.waiting.delete(id);
+      error === undefined ? resolve(result) : reject(new Error(error));
+    };
+    this.worker.onerror = (event) => {
+      for (const { reject } of this.waiting.values()) reject(new Error(event.message || "the worker did not start"));
+    };
+  }
+
+  call(method, ...given) {
+    const id = this.number++;
+    return new Promise((resolve, reject) => {
+      this.waiting.set(id, { resolve, reject });
+      this.worker.postMessage({ id, method, given: method === "start" ? given[0] : given });
+    });
+  }
+}
+
+let engine;
+// While the worker renders, only the newest answers wait for it.
+let rendering = false;
+let newest = false;
+
+async function render() {
+  if (!ready) return;
+  if (rendering) {
+    newest = true;
+    return;
+  }
+  rendering = true;
+  do {
+    newest = false;
+    status.textContent = "Copier renders…";
+    try {
+      show(await engine.call("answer", answers));
+    } catch (error) {
+      status.textContent = `Copier stopped: ${error.message}`;
+    }
+  } while (newest);
+  rendering = false;
+  document.body.dataset.rendered = location.hash;
+}
+
+// The questions
+
+function element(name, properties = {}, ...children) {
+  const made = Object.assign(document.createElement(name), properties);
+  made.append(...children);
+  return made;
+}
+
+function showQuestion(question) {
+  const group = form.querySelector(`[data-question="${question.name}"]`);
+  group.hidden = !question.asked;
+  const problem = group.querySelector(".problem");
+  if (problem.textContent !== question.problem) problem.textContent = question.problem;
+  problem.hidden = !question.problem;
+  // Newer than what was rendered, perhaps.
+  const value = answers[question.name] ?? String(question.default);
+  if (!question.choices.length) {
+    const input = group.querySelector("input");
+    input.setAttribute("aria-invalid", question.problem ? "true" : "false");
+    if (document.activeElement !== input) input.value = value;
+    return;
+  }
+  for (const choice of question.choices) {
+    const input = group.querySelector(`input[value="${CSS.escape(choice.value)}"]`);
+    const label = input.closest("label");
+    input.checked = choice.value === value;
+    // It can be chosen all the same, so that a keyboard reaches the sentence.
+    label.setAttribute("aria-disabled", choice.refusal ? "true" : "false");
+    label.querySelector(".refusal")?.remove();
+    if (choice.refusal && choice.refusal !== question.problem) {
+      label.querySelector("span").append(element("span", { className: "refusal", textContent: choice.refusal }));
+    }
+  }
+}
+
+function answered(name, value) {
+  const { default: usual } = state.questions.find((question) => question.name === name);
+  delete answers[name];
+  if (value !== String(usual)) answers[name] = value;
+  history.replaceState(null, "", `#${new URLSearchParams(answers)}`);
+  find("#link").href = location.href;
+}
+
+// The files
+
+function showTree() {
+  const open = new Set([...document.querySelectorAll("#tree details:not([open])")].map((folder) => folder.dataset.path));
+  const root = element("ul", { id: "tree" });
+  const folders = new Map([["", root]]);
+  const folder = (name) => {
+    if (!folders.has(name)) {
+      const above = name.includes("/") ? name.slice(0, name.lastIndexOf("/")) : "";
+      const list = element("ul");
+      const details = element("details", { open: !open.has(name) }, element("summary", { textContent: `${name.split("/").pop()}/` }), list);
+      details.dataset.path = name;
+      folder(above).append(element("li", {}, details));
+      folders.set(name, list);
+    }
+    return folders.get(name);
+  };
+  for (const file of state.files) {
+    const [name, parent] = [file.path.split("/").pop(), file.path.split("/").slice(0, -1).join("/")];
+    const button = element("button", { type: "button" }, element("span", { textContent: name }));
+    button.dataset.path = file.path;
+    button.setAttribute("aria-current", String(file.path === path));
+    if (file.change) {
+      const counts = [file.added ? `+${file.added}` : "", file.removed ? `−${file.removed}` : ""].filter(Boolean).join(" ");
+      button.append(element("i", { textContent: file.change === "changed" ? counts : file.change }));
+    }
+    folder(parent).append(element("li", { className: file.change }, button));
+  }
+  find("#tree").replaceWith(root);
+}
+
+function showChanges() {
+  const changed = state.files.filter((file) => file.change);
+  const count = (kind) => changed.filter((file) => file.change === kind).length;
+  const parts = ["added", "changed", "removed"].filter(count).map((kind) => `${count(kind)} ${kind}`);
+  find("#changes").textContent = parts.length ? `By the last answer: ${parts.join(", ")}` : "";
+}
+
+async function showFile() {
+  const shown = path;
+  const lines = ready ? await engine.call("show", shown) : prerendered[shown];
+  if (!lines || shown !== path) return;
+  find("#path").textContent = shown;
+  const code = find("#code");
+  const rows = lines.map((line) => {
+    const text = element("td");
+    for (const [kind, value] of line.tokens) text.append(kind ? element("span", { className: kind, textContent: value }) : value);
+    const mark = { added: "+", removed: "−" }[line.change] ?? "";
+    const row = element("tr", { className: line.change }, element("td", { textContent: line.now || "" }), element("td", { textContent: mark }), text);
+    if (mark) row.querySelector("td:nth-child(2)").setAttribute("aria-label", line.change);
+    return row;
+  });
+  code.replaceChildren(element("table", { role: "presentation" }, element("tbody", {}, ...rows)));
+  // To the first changed line, with some lines before it.
+  const first = code.querySelector("tr.added, tr.removed");
+  code.scrollTop = first ? first.offsetTop - 100 : 0;
+}
+
+function mostChanged() {
+  const size = (file) => (LOCKS.has(file.path) ? 1 : file.added + file.removed);
+  return state.files.filter((file) => file.change).sort((a, b) => size(b) - size(a))[0];
+}
+
+function choose(next) {
+  path = next;
+  for (const button of document.querySelectorAll("#tree button")) button.setAttribute("aria-current", String(button.dataset.path === path));
+  showFile();
+}
+
+function show(next) {
+  state = next;
+  state.questions.forEach(showQuestion);
+  find("#command").value = state.command;
+  find("#copy").disabled = Boolean(state.problem);
+  find("#archive").disabled = Boolean(state.problem) || !ready;
+  if (state.problem) {
+    status.textContent = "An answer is refused. The files are those of the answers before.";
+    return;
+  }
+  status.textContent = `${state.files.filter((file) => file.change !== "removed").length} files`;
+  const current = state.files.find((file) => file.path === path);
+  const changed = mostChanged();
+  if (!current || (changed && !current.change)) path = (changed ?? state.files[0]).path;
+  showTree();
+  showChanges();
+  return showFile();
+}
+
+// What is taken away
+
+find("#copy").addEventListener("click", async () => {
+  const command = find("#command");
+  command.select();
+  // Only a page that came by HTTPS, or from this machine, has a clipboard.
+  if (navigator.clipboard) await navigator.clipboard.writeText(command.value);
+  else document.execCommand("copy");
+  status.textContent = "The command is copied.";
+});
+
+find("#archive").addEventListener("click", async () => {
+  const archive = new Blob([await engine.call("archive")], { type: "application/zip" });
+  const name = state.questions.find((question) => question.name === "project_name").value;
+  const link = element("a", { href: URL.createObjectURL(archive), download: `${name}.zip` });
+  link.click();
+  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+});
+
+// Waits until nothing more is typed.
+let typing;
+form.addEventListener("input", ({ target }) => {
+  answered(target.name, target.value);
+  clearTimeout(typing);
+  typing = setTimeout(render, target.type === "radio" ? 0 : 250);
+});
+
+form.addEventListener("submit", (event) => event.preventDefault());
+
+form.addEventListener("reset", (event) => {
+  event.preventDefault();
+  answers = {};
+  history.replaceState(null, "", location.pathname);
+  find("#link").href = location.href;
+  render();
+});
+
+window.addEventListener("hashchange", () => {
+  answers = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  render();
+});
+
+// No inline handler, so that a browser needs no exception for it.
+document.addEventListener("click", ({ target }) => {
+  const button = target.closest("#tree button");
+  if (button) choose(button.dataset.path);
+});
+
+// Start
+
+async function keepForLater() {
+  if (!("serviceWorker" in navigator)) return;
+  try {
+    await navigator.serviceWorker.register(new URL("service_worker.js", import.meta.url));
+    // What the worker loads goes through it then.
+    await Promise.race([navigator.serviceWorker.ready.then(controlled), new Promise((resolve) => setTimeout(resolve, 2000))]);
+  } catch {
+    // A page without one works too, while there is a network.
+  }
+}
+
+function controlled() {
+  if (navigator.serviceWorker.controller) return undefined;
+  return new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
+}
+
+async function begin() {
+  find("#link").href = location.href;
+  const built = await (await fetch(new URL("default.json", import.meta.url))).json();
+  prerendered = built.lines;
+  show(built.state);
+  if (typeof WebAssembly !== "object" || typeof Worker !== "function") throw new Error("it has no WebAssembly");
+  status.textContent = "The default service. Copier is loading…";
+  await keepForLater();
+  engine = new Engine();
+  await engine.call("start", { url, commit });
+  ready = true;
+  find("#archive").disabled = false;
+  status.textContent = "Copier is ready.";
+  if (Object.keys(answers).length) await render();
+  document.body.dataset.ready = "true";
+}
+
+begin().catch((error) => {
+  status.textContent = `This browser can't run Copier (${error.message}). These are the default answers; run the command to choose others.`;
+  status.className = "notice";
+});

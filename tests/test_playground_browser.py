@@ -1,0 +1,297 @@
+"""Tests the page in Chromium: by keyboard, by a link, without a network, and where Copier can not run."""
+
+import gzip
+import json
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlencode
+
+import copier
+import pytest
+from playwright.sync_api import Browser, BrowserContext, Page
+
+from harness import npm
+from harness.browser import Site, browser, chromium, has_rendered, is_ready
+from harness.clones import run
+from harness.matrix import ASKED, ROOT, choices, label, ordered, rendered
+from playground.engine import unpack
+from tests.test_playground import files, without_source
+
+pytestmark = [
+    pytest.mark.project,
+    pytest.mark.xdist_group("browser"),
+    pytest.mark.skipif(not chromium(), reason="this machine has no Chromium"),
+]
+
+# Random sets of answers that are rendered in the browser and on the disk.
+RANDOM = 40
+# Bytes that a browser may load until Copier renders, compressed.
+TRANSFERRED = 10_000_000
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The page as `make playground` builds it."""
+    if reason := npm.why_no_npm():
+        pytest.skip(reason)
+    folder = tmp_path_factory.mktemp("page")
+    run(sys.executable, "scripts/build_playground.py", str(folder), cwd=ROOT)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def site(folder: Path) -> Iterator[Site]:
+    with Site(folder) as site:
+        yield site
+
+
+@pytest.fixture(scope="module")
+def chrome() -> Iterator[Browser]:
+    with browser() as started:
+        yield started
+
+
+@pytest.fixture(scope="module")
+def context(chrome: Browser) -> Iterator[BrowserContext]:
+    """One visitor, who has loaded the page before."""
+    context = chrome.new_context(permissions=["clipboard-read", "clipboard-write"])
+    yield context
+    context.close()
+
+
+@pytest.fixture
+def page(context: BrowserContext, site: Site) -> Iterator[Page]:
+    """The page with the default answers, in which Copier renders. Raises what its scripts raise."""
+    page = context.new_page()
+    errors: list[str] = []
+    page.on("pageerror", lambda error: errors.append(str(error)))
+    page.goto(site.url)
+    yield is_ready(page)
+    page.close()
+    assert errors == []
+
+
+def answer(page: Page, **answers: Any) -> Page:
+    """Open the link to these answers, as another visitor would."""
+    link = urlencode({name: str(value) for name, value in answers.items()})
+    page.goto(f"{page.url.partition('#')[0]}#{link}")
+    return has_rendered(page, f"#{link}")
+
+
+def download(page: Page, folder: Path) -> dict[str, tuple[bytes, bool]]:
+    """Return the files of the archive."""
+    with page.expect_download() as downloading:
+        page.click("#archive")
+    unpack(Path(downloading.value.path()).read_bytes(), str(folder))
+    [service] = folder.iterdir()
+    return files(service)
+
+
+# Answers
+
+
+def test_every_question_is_answered_by_keyboard(page: Page) -> None:
+    """Type into each text, and move to another choice of each other question, in the order of the page."""
+    typed = {"project_name": "orders-api", "description": "Takes orders", "workers": "2"}
+    # Without a database, so that the code can be laid out in one file.
+    left_alone = {"database", "cache"}
+    page.focus("#project_name")
+    for name in ASKED:
+        if name in typed:
+            page.keyboard.press("Control+A")
+            page.keyboard.type(typed[name])
+        elif name not in left_alone:
+            page.keyboard.press("ArrowDown")
+        page.keyboard.press("Tab")
+    assert page.evaluate("document.activeElement.type") == "reset"
+    chosen = {name: [*choices(name)][1] for name in ASKED if name not in typed.keys() | left_alone}
+    answered = {name: (typed | chosen)[name] for name in ASKED if name not in left_alone}
+    has_rendered(page, "#" + urlencode(answered))
+    for name, value in typed.items():
+        assert page.input_value(f"#{name}") == value
+    for name, value in chosen.items():
+        assert page.input_value(f'input[name="{name}"]:checked') == value
+    assert page.inner_text('#tree .added button[data-path="main.py"] i') == "added"
+    assert "orders-api" in page.input_value("#command")
+
+
+def test_a_wrong_answer_is_refused_beside_its_question_and_the_files_stay(page: Page) -> None:
+    before = page.inner_text("#tree")
+    page.fill("#workers", "99")
+    problem = page.wait_for_selector("#workers-problem:not([hidden])")
+    assert problem
+    assert problem.inner_text() == "a whole number from 1 to 64"
+    assert page.get_attribute("#workers", "aria-invalid") == "true"
+    assert page.is_disabled("#copy")
+    assert page.is_disabled("#archive")
+    assert page.inner_text("#tree") == before
+    page.fill("#workers", "3")
+    page.wait_for_selector("#workers-problem", state="hidden")
+    assert page.is_enabled("#copy")
+    assert "--data workers=3" in page.input_value("#command")
+
+
+def test_a_choice_that_does_not_go_with_the_others_says_why(page: Page) -> None:
+    answer(page, database="sqlite")
+    why = page.inner_text('[data-question="kubernetes"] .refusal')
+    assert why.startswith("SQLite is a file on one server")
+    answer(page, database="mysql")
+    assert page.locator('[data-question="kubernetes"] .refusal').count() == 0
+
+
+def test_what_an_answer_changes_is_marked_by_file_and_by_line(page: Page) -> None:
+    page.check('input[name="server"][value="gunicorn"]')
+    has_rendered(page, "#server=gunicorn")
+    assert page.inner_text("#changes").startswith("By the last answer: ")
+    assert page.inner_text('#tree .added button[data-path="gunicorn.conf.py"] i') == "added"
+    assert page.inner_text('#tree .changed button[data-path="pyproject.toml"] i').startswith("+")
+    assert page.locator('#tree .changed button[data-path="app/main.py"]').count() == 0
+    page.click('#tree button[data-path="pyproject.toml"]')
+    page.wait_for_selector('#path:text-is("pyproject.toml")')
+    assert '    "gunicorn' in "".join(page.locator("#code tr.added").all_inner_texts())
+    page.click('#tree button[data-path="app/main.py"]')
+    page.wait_for_selector('#path:text-is("app/main.py")')
+    assert page.locator("#code tr.added, #code tr.removed").count() == 0
+    assert page.locator("#code tr").count() > 5
+
+
+def test_a_link_opens_with_its_answers(page: Page, context: BrowserContext) -> None:
+    page.check('input[name="database"][value="postgresql"]')
+    has_rendered(page, "#database=postgresql")
+    page.fill("#description", "100 % “orders” & more")
+    page.wait_for_selector('body[data-rendered*="description"]')
+    shared = page.get_attribute("#link", "href")
+    assert shared
+    other = context.new_page()
+    other.goto(shared)
+    is_ready(other)
+    assert other.is_checked('input[name="database"][value="postgresql"]')
+    assert other.input_value("#description") == "100 % “orders” & more"
+    assert other.input_value("#command") == page.input_value("#command")
+    assert other.locator('#tree button[data-path="app/models.py"]').count() == 1
+    other.close()
+
+
+def test_reset_takes_the_default_answers_and_an_empty_link(page: Page) -> None:
+    answer(page, cache="redis")
+    page.click("button[type=reset]")
+    has_rendered(page, "")
+    assert page.is_checked('input[name="cache"][value="none"]')
+    assert "#" not in page.url
+
+
+# What is taken away
+
+
+def test_the_copied_command_writes_what_the_archive_has(page: Page, template: Path, tmp_path: Path) -> None:
+    answer(page, project_name="orders-api", database="postgresql", proxy="caddy", description='It\'s "one"')
+    page.click("#copy")
+    page.wait_for_selector('#status:text-is("The command is copied.")')
+    command = page.evaluate("navigator.clipboard.readText()")
+    assert command == page.input_value("#command")
+    line = command.replace("uvx copier", f"{sys.executable} -m copier", 1).replace("<URL>", str(template))
+    run("bash", "-e", "-c", line, cwd=tmp_path)
+    written = without_source(files(tmp_path / "orders-api"))
+    assert without_source(download(page, tmp_path / "archive")) == written
+
+
+def test_random_answers_render_in_the_browser_as_on_the_disk(
+    page: Page, template: Path, tmp_path: Path
+) -> None:
+    chosen = random.Random(2026).sample(rendered(), RANDOM)
+    for answers in ordered(chosen):
+        given = {name: str(value) for name, value in answers.items()}
+        answer(page, **given)
+        place = tmp_path / label(answers)
+        copier.run_copy(str(template), place / "disk" / "my-service", data=given, defaults=True, quiet=True)
+        found = without_source(download(page, place / "browser"))
+        assert found == without_source(files(place / "disk" / "my-service")), answers
+
+
+# Everyone, everywhere
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_axe_finds_nothing(chrome: Browser, site: Site, width: int, scheme: Any) -> None:
+    page = chrome.new_page(viewport={"width": width, "height": 800}, color_scheme=scheme, bypass_csp=True)
+    page.goto(site.url)
+    is_ready(page)
+    page.check('input[name="database"][value="sqlite"]')
+    has_rendered(page, "#database=sqlite")
+    page.fill("#workers", "99")
+    page.wait_for_selector("#workers-problem:not([hidden])")
+    page.add_script_tag(path=npm.folder("axe-core") / "node_modules/axe-core/axe.min.js")
+    found = page.evaluate("axe.run()")
+    assert [(v["id"], [n["html"] for n in v["nodes"]]) for v in found["violations"]] == []
+    page.close()
+
+
+@pytest.mark.parametrize("width", [1280, 375])
+def test_nothing_is_wider_than_the_window(chrome: Browser, site: Site, width: int) -> None:
+    page = chrome.new_page(viewport={"width": width, "height": 800})
+    page.goto(site.url)
+    page.wait_for_selector("#tree button")
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    page.close()
+
+
+def test_it_works_without_a_network_once_it_is_loaded(
+    context: BrowserContext, page: Page, site: Site
+) -> None:
+    context.set_offline(True)
+    try:
+        page.reload()
+        is_ready(page)
+        answer(page, database="mysql", cache="redis")
+        assert page.locator('#tree button[data-path="app/cache.py"]').count() == 1
+    finally:
+        context.set_offline(False)
+
+
+def test_nobody_else_is_asked_and_little_is_loaded(chrome: Browser, site: Site, folder: Path) -> None:
+    context = chrome.new_context()
+    page = context.new_page()
+    asked: set[str] = set()
+    context.on("request", lambda request: asked.add(request.url.partition("#")[0]))
+    page.goto(site.url)
+    is_ready(page)
+    answer(page, database="postgresql")
+    context.close()
+    assert asked
+    assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
+    everything = [path for path in folder.rglob("*") if path.is_file()]
+    assert sum(len(gzip.compress(path.read_bytes())) for path in everything) < TRANSFERRED
+
+
+def test_a_browser_that_cannot_run_copier_is_told_so_and_has_the_default_files(
+    chrome: Browser, site: Site
+) -> None:
+    page = chrome.new_page()
+    page.add_init_script("delete globalThis.WebAssembly")
+    page.goto(site.url)
+    page.wait_for_selector("#status.notice")
+    assert page.inner_text("#status").startswith("This browser can't run Copier")
+    assert page.input_value("#command") == "uvx copier copy --defaults <URL> my-service"
+    page.click('#tree button[data-path="app/main.py"]')
+    page.wait_for_selector('#path:text-is("app/main.py")')
+    assert "from app" in page.inner_text("#code")
+    page.close()
+
+
+def test_without_javascript_the_default_files_and_the_command_are_there(chrome: Browser, site: Site) -> None:
+    page = chrome.new_page(java_script_enabled=False)
+    page.goto(site.url)
+    assert "app/main.py" in page.inner_text("#tree")
+    assert page.input_value("#command") == "uvx copier copy --defaults <URL> my-service"
+    assert "Without JavaScript" in page.inner_text("noscript")
+    page.close()
+
+
+def test_the_page_keeps_only_the_files_of_its_own_version(folder: Path) -> None:
+    worker = (folder / "service_worker.js").read_text()
+    assert "{{" not in worker
+    assert json.loads((folder / "default.json").read_text())["state"]["problem"] == ""
