@@ -4,6 +4,7 @@
 #   make render                 render a service into build/, with ANSWERS="server=granian workers=4"
 #   make demo                   render a service, test it and serve it; PORT chooses the port
 #   make test                   run every test that this machine can run
+#   make test-all               run them with every server, database and forge too
 #   make test-fast              run the tests that install nothing
 #   make test-updates           update services of every commit, and more generated histories
 #   make lint                   check this repository's own code and workflows
@@ -19,7 +20,7 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: render playground demo test test-fast test-updates lint lock bench releases faults
+.PHONY: render playground demo test test-all test-fast test-updates lint lock bench releases faults
 
 render: .venv/installed
 	@$(RUN) copier copy --defaults --overwrite --vcs-ref HEAD $(foreach answer,$(ANSWERS),--data $(answer)) . build/orders-api
@@ -32,6 +33,9 @@ demo: .venv/installed
 
 test: .venv/installed
 	$(PYTEST) $(ARGS)
+
+test-all: .venv/installed
+	$(PYTEST) --variants $(ARGS)
 
 test-fast: .venv/installed
 	$(PYTEST) -m "not project and not docker and not update" $(ARGS)

@@ -34,13 +34,22 @@ def pytest_addoption(parser: pytest.Parser) -> None:
         "--update-snapshots", action="store_true", help="accept the container files as they are rendered now"
     )
     parser.addoption(
+        "--variants",
+        action="store_true",
+        help="show with every server, database and forge what the other tests show with one of them",
+    )
+    parser.addoption(
         "--all-commits",
         action="store_true",
-        help="update services of every commit, with every change of an answer, and more generated histories",
+        help="update services of every commit, and more generated histories",
     )
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    if not config.getoption("variants"):
+        left_out = [item for item in items if item.get_closest_marker("variant")]
+        config.hook.pytest_deselected(items=left_out)
+        items[:] = [item for item in items if item not in left_out]
     for item in items:
         if item.get_closest_marker("docker") and (reason := why_no_engine()):
             item.add_marker(pytest.mark.skip(reason=reason))

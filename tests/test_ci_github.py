@@ -12,6 +12,7 @@ from harness.containers import unique
 from harness.development import in_git
 from harness.matrix import Answers, label
 from harness.pipelines import Machine, machine, server, serving
+from harness.variants import variants
 from harness.workflows import Runner, StepError, evaluate
 
 pytestmark = [pytest.mark.project, pytest.mark.docker]
@@ -52,7 +53,7 @@ def runner_on(found: Machine, service: Path, folder: Path) -> Runner:
     return Runner(service, folder, found.project, values, found.environment)
 
 
-@pytest.mark.parametrize("answers", SERVICES, ids=label)
+@pytest.mark.parametrize("answers", variants(SERVICES, 2), ids=label)
 def test_a_new_service_passes_its_tests_and_its_image_serves(
     pushed: Push, tmp_path: Path, answers: Answers
 ) -> None:

@@ -18,6 +18,7 @@ from harness.gitlab import GitLab, JobError, why_no_gitlab
 from harness.matrix import Answers, label
 from harness.owners import replace
 from harness.pipelines import machine, server, serving
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import Render
 
@@ -28,8 +29,9 @@ pytestmark = [
 ]
 
 SERVICES: list[Answers] = [
-    {"database": "sqlite", "proxy": "traefik", "package_manager": "pip"},
-    {"database": "mysql", "cache": "redis", "server": "granian"},
+    {"database": "mysql", "cache": "redis", "server": "granian", "package_manager": "pip"},
+    {"database": "sqlite", "proxy": "traefik"},
+    {"database": "postgresql"},
 ]
 # The ports at which GitLab waits for a service.
 LISTENS = {"postgres:18": 5432, "mysql:9": 3306, "valkey/valkey:9": 6379}
@@ -73,7 +75,7 @@ def here(url: str, addresses: dict[str, str]) -> str:
     )
 
 
-@pytest.mark.parametrize("answers", SERVICES, ids=label)
+@pytest.mark.parametrize("answers", variants(SERVICES), ids=label)
 def test_a_new_service_passes_its_tests_and_its_image_serves(
     render: Render, tmp_path: Path, answers: Answers
 ) -> None:

@@ -1,5 +1,6 @@
 """Tests that a service without the example passes its own checks, with each database and cache."""
 
+import itertools
 import re
 import shutil
 from collections.abc import Iterator
@@ -8,14 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
+from _pytest.mark import ParameterSet
 
 from harness import owners
 from harness.containers import composed
-from harness.matrix import DEFAULTS, Answers, has, label
+from harness.matrix import DEFAULTS, Answers, has, label, values
 from harness.pages import commands
 from harness.ports import reserved_port
 from harness.running import run
-from harness.stacks import DATA_ONCE, addresses
+from harness.stacks import addresses
+from harness.variants import variants
 from tests.conftest import RenderTo
 
 pytestmark = [pytest.mark.project, pytest.mark.usefixtures("newest_python")]
@@ -23,9 +26,12 @@ pytestmark = [pytest.mark.project, pytest.mark.usefixtures("newest_python")]
 CHECKS = "ruff check\nruff format --check\nmypy .\npytest"
 
 
-def data_combinations() -> Iterator[object]:
-    """Yield a service that keeps nothing, and services with each database and each cache."""
-    for data in ({"database": "none", "cache": "none"}, *DATA_ONCE):
+def data_combinations() -> Iterator[ParameterSet]:
+    """Yield a service that keeps nothing, two that keep something, and then the others."""
+    first = [("none", "none"), ("sqlite", "none"), ("postgresql", "redis")]
+    others = itertools.product(values("database"), values("cache"))
+    for database, cache in dict.fromkeys([*first, *others]):
+        data = {"database": database, "cache": cache}
         servers = has("with_database_server", **data) or has("with_cache", **data)
         marks = [pytest.mark.xdist_group(label(data)), *([pytest.mark.docker] if servers else [])]
         yield pytest.param(DEFAULTS | data, id=label(data), marks=marks)
@@ -47,7 +53,7 @@ class Service:
         return has("with_database", **self.answers)
 
 
-@pytest.fixture(scope="module", params=data_combinations())
+@pytest.fixture(scope="module", params=variants(data_combinations(), 3))
 def whole(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Service]:
     answers: Answers = request.param
     folder = owners.own(installed(**answers))

@@ -10,6 +10,7 @@ import pytest
 
 from harness.matrix import DEFAULTS, Answers, combinations, label, values
 from harness.running import Process, run, serving
+from harness.variants import variants
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.project
@@ -136,7 +137,7 @@ def each_resource_and_server() -> list[Answers]:
     return [{"server": next(servers), **answers} for answers in chosen]
 
 
-@pytest.mark.parametrize("answers", each_resource_and_server(), ids=label)
+@pytest.mark.parametrize("answers", variants(each_resource_and_server(), 4), ids=label)
 def test_operations_have_the_names_of_their_functions_under_every_server_and_in_every_layout(
     installed: RenderTo, answers: Answers
 ) -> None:

@@ -15,6 +15,7 @@ from harness.matrix import ROOT, Answers, has, label
 from harness.pages import page, section, shell
 from harness.running import DEADLINE, Process, run, serving
 from harness.steps import follow, steps
+from harness.variants import variants
 from harness.waiting import until
 from harness.websockets import connected
 from tests.conftest import Render, RenderTo
@@ -44,9 +45,12 @@ TYPE_CHECKERS = (
 )
 
 SERVICES: list[Answers] = [
-    {"server": "uvicorn", "database": "postgresql", "cache": "none"},
-    {"server": "granian", "database": "sqlite", "cache": "none"},
-    {"server": "gunicorn", "database": "mysql", "cache": "redis", "observability": "opentelemetry"},
+    {"server": "gunicorn", "database": "mysql", "cache": "redis", "observability": "opentelemetry"}
+]
+SERVICES += [
+    {"server": server, "database": database, "cache": "none"}
+    for server in ("uvicorn", "granian")
+    for database in ("postgresql", "sqlite")
 ]
 SERVICE_OF_ONE: dict[str, Answers] = {
     recipe: {
@@ -121,14 +125,14 @@ def together(
 @pytest.mark.usefixtures("newest_python")
 @pytest.mark.parametrize(
     "together",
-    [
+    variants(
         pytest.param(
             answers,
             id=label(answers),
             marks=[pytest.mark.docker] if has("with_database_server", **answers) else [],
         )
         for answers in SERVICES
-    ],
+    ),
     indirect=True,
 )
 def test_all_recipes_work_together(together: tuple[Answers, Path, dict[str, str]]) -> None:

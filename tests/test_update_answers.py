@@ -15,6 +15,7 @@ from harness.clones import commit, git
 from harness.matrix import MATRIX, Answers, combinations, facts, label, refusal, values
 from harness.owners import files, live_in, lost_lines
 from harness.updates import LOCKS, lock_again, make_environment
+from harness.variants import variants
 
 pytestmark = pytest.mark.update
 
@@ -73,6 +74,10 @@ def changes() -> Iterator[Change]:
 CHANGES = list(changes())
 # Each choice once as the old answer and once as the new one.
 CYCLE = [change for change in CHANGES if in_a_cycle(change.question, change.old, change.new)]
+# From the default of each question to another choice comes first.
+CYCLE.sort(key=lambda change: change.old != values(change.question)[0])
+FROM_DEFAULTS = len(MATRIX)
+OTHERS = [change for change in CHANGES if change not in CYCLE]
 
 
 # The only changes that cause a conflict in the service of a typical owner, or of an owner who wrote nothing:
@@ -104,20 +109,15 @@ def copied(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Copied
     return copied
 
 
-def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    if "any_change" in metafunc.fixturenames:
-        every = metafunc.config.getoption("all_commits")
-        metafunc.parametrize("any_change", in_groups(CHANGES if every else CYCLE))
-
-
+@pytest.mark.parametrize("change", variants(in_groups([*CYCLE, *OTHERS]), len(CYCLE)))
 def test_another_answer_makes_the_same_service_as_a_new_copy(
-    copied: Copied, tmp_path: Path, any_change: Change
+    copied: Copied, tmp_path: Path, change: Change
 ) -> None:
-    service = shutil.copytree(copied(any_change.before), tmp_path / "orders-api")
-    owners.update_as_told(service, **{any_change.question: any_change.new})
-    to_merge = CONFLICTS.get(str(any_change), set())
+    service = shutil.copytree(copied(change.before), tmp_path / "orders-api")
+    owners.update_as_told(service, **{change.question: change.new})
+    to_merge = CONFLICTS.get(str(change), set())
     assert owners.conflicts(service) == to_merge
-    made, new = files(service), files(copied(any_change.after))
+    made, new = files(service), files(copied(change.after))
     assert made.keys() == new.keys()
     assert [name for name in new if made[name] != new[name] and name not in to_merge] == []
 
@@ -177,7 +177,7 @@ def test_the_same_answers_again_are_never_refused(copied: Copied, tmp_path: Path
     assert files(service) == files(copied(change.before))
 
 
-@pytest.mark.parametrize("change", in_groups(CYCLE))
+@pytest.mark.parametrize("change", variants(in_groups(CYCLE), FROM_DEFAULTS))
 def test_another_answer_keeps_what_a_typical_owner_wrote_and_rarely_conflicts(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
@@ -195,7 +195,7 @@ def test_at_most_one_change_of_seven_meets_a_conflict() -> None:
     assert CONFLICTS.keys() <= {str(change) for change in CYCLE}
 
 
-@pytest.mark.parametrize("change", in_groups(CYCLE))
+@pytest.mark.parametrize("change", variants(in_groups(CYCLE), FROM_DEFAULTS))
 def test_another_answer_keeps_what_an_owner_of_another_kind_wrote(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
@@ -224,13 +224,9 @@ def read_by_checks(service: Path) -> owners.Files:
     }
 
 
-# From the default of each question to another choice.
-CHECKED = [change for change in CYCLE if values(change.question).index(change.old) < 2]
-
-
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
-@pytest.mark.parametrize("change", in_groups(CHECKED))
+@pytest.mark.parametrize("change", variants(in_groups(CYCLE), FROM_DEFAULTS))
 def test_a_typical_service_passes_its_checks_after_another_answer(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:
