@@ -21,7 +21,7 @@ pytestmark = pytest.mark.docker
 
 Deployment = Callable[[str], Stack]
 
-EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
+EACH_DATABASE = variants((in_group({"database": database}, database) for database in DATABASES), 2)
 EACH_SERVICE = [in_group({"database": database}, database) for database in CACHED]
 
 # Abandoned requests for each database, which are more than 10,000 for all of them.

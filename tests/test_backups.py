@@ -15,10 +15,11 @@ from harness.clones import git
 from harness.containers import DockerError
 from harness.development import in_git
 from harness.stacks import DATABASE_SERVERS, DATABASES, Image, Stack, in_group, stacked
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import Render, RenderTo
 
-EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
+EACH_DATABASE = variants((in_group({"database": database}, database) for database in DATABASES), 2)
 
 # In the service's image with SQLite, else in one of its own.
 SCRIPT = "bash $(ls /opt/backup/backup.sh deploy/backup/backup.sh 2>/dev/null)"

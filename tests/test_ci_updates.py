@@ -11,15 +11,18 @@ from harness import owners
 from harness.clones import commit, git
 from harness.forge import Forge, forge
 from harness.gitlab import GitLab, JobError, why_no_gitlab
+from harness.variants import variants
 from harness.workflows import Runner, StepError, why_no_gh
 
 pytestmark = [pytest.mark.update, pytest.mark.project]
 
 BRANCH = "update-from-the-template"
-FORGES = [
-    pytest.param("github", marks=pytest.mark.skipif(bool(why_no_gh()), reason=why_no_gh())),
-    pytest.param("gitlab", marks=pytest.mark.skipif(bool(why_no_gitlab()), reason=why_no_gitlab())),
-]
+FORGES = variants(
+    [
+        pytest.param("github", marks=pytest.mark.skipif(bool(why_no_gh()), reason=why_no_gh())),
+        pytest.param("gitlab", marks=pytest.mark.skipif(bool(why_no_gitlab()), reason=why_no_gitlab())),
+    ]
+)
 # A file of the template that the second release deletes.
 GONE = ".gitattributes"
 

@@ -22,6 +22,7 @@ from harness.stacks import (
     stacked,
     with_rotating_answers,
 )
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -43,7 +44,7 @@ def has_database(stack: Stack) -> bool:
     return stack.answers["database"] in DATABASES
 
 
-@pytest.fixture(scope="class", params=[in_group(answers) for answers in DEVELOPED])
+@pytest.fixture(scope="class", params=variants(map(in_group, DEVELOPED[::-1])))
 def developed(
     request: pytest.FixtureRequest,
     render_to: RenderTo,
@@ -120,7 +121,7 @@ class TestDevelopment:
                 assert [binding["HostIp"] for binding in bindings] == ["127.0.0.1"]
 
 
-@pytest.fixture(scope="class", params=[in_group(answers) for answers in DEPLOYED])
+@pytest.fixture(scope="class", params=variants(map(in_group, DEPLOYED[::-1]), 2))
 def image(
     request: pytest.FixtureRequest,
     render_to: RenderTo,

@@ -17,6 +17,7 @@ from harness.ports import reserved_port
 from harness.running import run
 from harness.stacks import DATA_ONCE, DATABASE_SERVERS, DATABASES, make_secrets
 from harness.steps import follow, steps
+from harness.variants import variants
 from tests.conftest import Render, RenderTo
 
 USE = page("docs/databases.md")
@@ -148,7 +149,9 @@ class Deployed:
 
 @pytest.fixture(
     scope="module",
-    params=[pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in DATABASES],
+    params=variants(
+        pytest.param(name, marks=pytest.mark.xdist_group(f"{name}-page")) for name in reversed(DATABASES)
+    ),
 )
 def deployed(
     request: pytest.FixtureRequest,

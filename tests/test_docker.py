@@ -20,6 +20,7 @@ from harness.containers import HARDENED, Container, DockerError, Project, build,
 from harness.matrix import Answers, combinations, label, values
 from harness.pods import Pod
 from harness.ports import reserved_port
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -128,7 +129,9 @@ IMAGES = [
         strict=False,
     )
 ]
-PYTHONS = [in_group("pythons", answers, label(answers)) for answers in combinations("python_version")]
+PYTHONS = variants(
+    (in_group("pythons", answers, label(answers)) for answers in combinations("python_version")), 2
+)
 
 
 class TestAsProductionStartsIt:

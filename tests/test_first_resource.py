@@ -89,6 +89,7 @@ def old_release_adds_a_book(service: Path) -> str:
     return path
 
 
+@pytest.mark.variant
 @pytest.mark.project
 def test_with_pip_the_commands_of_the_page_do_without_uv_run(installed: RenderTo) -> None:
     answers: Answers = {"database": "sqlite", "cache": "none", "package_manager": "pip"}

@@ -20,6 +20,7 @@ from harness.pods import Cache, Database, Namespace, Node, Pod, Service, node, w
 from harness.production import MIGRATION, MIGRATIONS, replace
 from harness.stacks import CACHES, DATABASE_SERVERS
 from harness.traffic import Sent, Traffic
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import RenderTo
 from tests.test_docker import PROBES, main_of, stop_with_requests_in_flight
@@ -45,7 +46,7 @@ FIRST = SERVICES[0]
 LONGEST = SERVICES[2]
 WITHOUT_DATA: Answers = {"server": "uvicorn", "database": "none", "cache": "none"}
 
-EACH = pytest.mark.parametrize("answers", SERVICES, ids=label)
+EACH = pytest.mark.parametrize("answers", variants(SERVICES, 2), ids=label)
 
 # A request that never ends.
 ENDLESS = """

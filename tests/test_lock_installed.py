@@ -75,7 +75,7 @@ def test_uv_installs_from_wheels_only(render: Render, uv: Uv, answers: Mapping[s
     uv("pip", "check", cwd=service, UV_PYTHON=service / ".venv")
 
 
-@sampled(3)
+@sampled(1)
 def test_pip_installs_from_wheels_only(render: Render, uv: Uv, answers: Mapping[str, str]) -> None:
     service, python = render(**answers, package_manager="pip"), answers["python_version"]
     uv("venv", "--seed", cwd=service, UV_PYTHON=python)
@@ -88,7 +88,7 @@ def test_pip_installs_from_wheels_only(render: Render, uv: Uv, answers: Mapping[
     uv("pip", "check", cwd=service, UV_PYTHON=service / ".venv")
 
 
-@sampled(2)
+@sampled(1)
 def test_the_oldest_releases_that_the_ranges_allow_work(
     render: Render, uv: Uv, answers: Mapping[str, str]
 ) -> None:

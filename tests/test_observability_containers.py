@@ -13,6 +13,7 @@ from harness.otlp import Receiver, receiver
 from harness.pages import codes, page, rows, section
 from harness.running import run, serving
 from harness.stacks import Image, Stack, stacked
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import Render, RenderTo
 
@@ -53,7 +54,7 @@ def deployed(
         yield stack.up(), collector
 
 
-@pytest.mark.parametrize("deployed", DEPLOYED, ids=label, indirect=True)
+@pytest.mark.parametrize("deployed", variants(DEPLOYED), ids=label, indirect=True)
 def test_a_deployed_service_sends_its_requests_with_their_statements_and_commands(
     deployed: tuple[Stack, Receiver],
 ) -> None:

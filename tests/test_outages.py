@@ -16,6 +16,7 @@ from harness.stacks import (
     Stack,
     in_group,
 )
+from harness.variants import variants
 from harness.waiting import until
 
 pytestmark = pytest.mark.docker
@@ -23,7 +24,7 @@ pytestmark = pytest.mark.docker
 Deployment = Callable[[str], Stack]
 
 EACH_DATABASE = [in_group({"database": database}, database) for database in DATABASES]
-EACH_SERVER = [in_group({"database": database}, database) for database in DATABASE_SERVERS]
+EACH_SERVER = variants(in_group({"database": database}, database) for database in DATABASE_SERVERS)
 EACH_CACHED = [in_group({"database": database}, database) for database in CACHED]
 EACH_CACHED_DATABASE = [
     in_group({"database": database}, database) for database in CACHED if database in DATABASES

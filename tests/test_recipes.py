@@ -98,7 +98,7 @@ def test_every_step_of_a_recipe_is_taken_by_a_test(name: str) -> None:
 
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", variants(RECIPES, 4))
 def test_a_recipe_works_alone(name: str, render: Render) -> None:
     answers = SERVICE_OF_ONE[name]
     service = in_git(render(**answers))

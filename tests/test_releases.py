@@ -15,6 +15,7 @@ from harness.pages import service_section, shell
 from harness.production import Done, Production, production
 from harness.running import run
 from harness.traffic import Traffic
+from harness.variants import variants
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -32,7 +33,7 @@ def on(stack: Answers) -> ParameterSet:
     return pytest.param(stack, id=label(stack), marks=mark)
 
 
-@pytest.fixture(scope="module", params=[on(stack) for stack in STACKS])
+@pytest.fixture(scope="module", params=variants(map(on, STACKS)))
 def server(
     request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Production]:

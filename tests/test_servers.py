@@ -461,7 +461,7 @@ def of_a_python(combinations: list[Answers]) -> list[Any]:
     ]
 
 
-@pytest.fixture(scope="module", params=of_a_python(CHECKED))
+@pytest.fixture(scope="module", params=variants(of_a_python(CHECKED), 10))
 def checked(request: pytest.FixtureRequest, installed: RenderTo) -> Iterator[Path]:
     """An installed service, unedited."""
     service = installed(**request.param)

@@ -14,6 +14,7 @@ from harness.matrix import DEFAULTS, Answers, label
 from harness.ports import reserved_port
 from harness.running import missing_python, run, serving
 from harness.stacks import addresses
+from harness.variants import variants
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.project
@@ -59,11 +60,7 @@ def sampled(**answers: str) -> object:
 
 @pytest.fixture(
     scope="module",
-    params=[
-        sampled(),
-        sampled(database="sqlite", cache="redis"),
-        sampled(database="postgresql"),
-    ],
+    params=variants([sampled(database="sqlite", cache="redis"), sampled(), sampled(database="postgresql")]),
 )
 def whole(
     request: pytest.FixtureRequest, render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory

@@ -7,6 +7,7 @@ import pytest
 from harness.matrix import ASKED, QUESTIONS
 from harness.terminal import Terminal
 from harness.updates import start
+from harness.variants import variants
 
 pytestmark = pytest.mark.update
 
@@ -91,7 +92,10 @@ RISKS = [
 ]
 
 
-@pytest.mark.parametrize(("answers", "choice"), RISKS, ids=[next(iter(a.values())) for a, _ in RISKS])
+@pytest.mark.parametrize(
+    ("answers", "choice"),
+    variants((pytest.param(*risk, id=next(iter(risk[0].values()))) for risk in RISKS), 4),
+)
 def test_a_choice_that_would_delete_an_edited_file_is_off_with_a_reason_that_is_shown_whole(
     copier_fastapi: Path, tmp_path: Path, answers: dict[str, str], choice: str
 ) -> None:

@@ -6,6 +6,7 @@ import pytest
 
 from harness.matrix import DEFAULTS, Answers, covering, label, values
 from harness.running import run
+from harness.variants import variants
 from tests.conftest import RenderTo
 
 pytestmark = pytest.mark.project
@@ -34,10 +35,12 @@ def test_the_services_that_pyright_reads_have_every_choice() -> None:
 
 
 def checked() -> Iterator[object]:
-    for checker, services in (("ty", PAIRS), ("pyright", EACH_CHOICE)):
+    for checker, services, first in (("ty", PAIRS, len(PAIRS)), ("pyright", EACH_CHOICE, 2)):
+        cases = []
         for answers in services:
             group = pytest.mark.xdist_group(f"types-{label(answers)}")
-            yield pytest.param(checker, answers, id=f"{checker}-{label(answers)}", marks=group)
+            cases.append(pytest.param(checker, answers, id=f"{checker}-{label(answers)}", marks=group))
+        yield from variants(cases, first)
 
 
 @pytest.mark.parametrize(("checker", "answers"), list(checked()))

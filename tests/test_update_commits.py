@@ -16,7 +16,7 @@ from harness.years import answers_of
 pytestmark = pytest.mark.update
 
 # The number of older commits that are tested, unless --all-commits asks for each.
-SAMPLED = 3
+SAMPLED = 2
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:

@@ -21,7 +21,7 @@ pytestmark = pytest.mark.update
 
 # The number of histories, in tests of 25 each, so that processes share the work. With --all-commits there are
 # four times as many.
-HISTORIES = 25
+HISTORIES = 100
 
 
 @st.composite
@@ -118,6 +118,7 @@ def histories(number: int, start_at: int) -> Any:
     return history_of_a_service
 
 
+@pytest.mark.variant
 @pytest.mark.parametrize("start_at", range(HISTORIES // 25))
 def test_no_history_loses_a_line_of_the_owner(
     repository: Path, tmp_path: Path, request: pytest.FixtureRequest, start_at: int

@@ -11,6 +11,7 @@ from harness.containers import Container, build, docker, unique
 from harness.matrix import ROOT, values
 from harness.owners import live_in
 from harness.updates import follow, hook, is_new, lock_again, make_environment, move_on, page_shell, start
+from harness.variants import variants
 
 pytestmark = pytest.mark.update
 
@@ -55,7 +56,7 @@ def older_commits(*package_managers: str, number: int) -> list[Any]:
 
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
-@pytest.mark.parametrize(("ref", "package_manager"), older_commits("uv", "pip", number=2))
+@pytest.mark.parametrize(("ref", "package_manager"), variants(older_commits("uv", "pip", number=2), 2))
 def test_an_updated_service_passes_its_own_checks(
     history: Path, tmp_path: Path, ref: str, package_manager: str
 ) -> None:

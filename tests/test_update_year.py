@@ -11,6 +11,7 @@ from harness import owners, running
 from harness.owners import files
 from harness.releases import NEW_FILES, NEWEST, SERVERS, YEAR
 from harness.updates import make_environment, page_shell
+from harness.variants import variants
 from harness.years import EACH, OWNERS, Life, live
 
 pytestmark = [pytest.mark.update, pytest.mark.project, pytest.mark.usefixtures("newest_python")]
@@ -30,6 +31,7 @@ def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
             for owner in OWNERS
             if everything or owner.name in SAMPLED_OWNERS
         ]
+        parameters = variants(parameters, len(OWNERS) if everything else 2)
         metafunc.parametrize("life", parameters, indirect=True, scope="module")
 
 
