@@ -3,7 +3,7 @@
 #   make playground             build the page that shows what the answers render to, into build/playground
 #   make render                 render a service into build/, with ANSWERS="server=granian workers=4"
 #   make demo                   render a service, test it and serve it; PORT chooses the port
-#   make test                   run every test that this machine can run
+#   make test                   run the tests that this machine can run
 #   make test-all               run them with every server, database and forge too
 #   make test-fast              run the tests that install nothing
 #   make test-updates           update services of every commit, and more generated histories
@@ -41,7 +41,7 @@ test-fast: .venv/installed
 	$(PYTEST) -m "not project and not docker and not update" $(ARGS)
 
 test-updates: .venv/installed
-	$(PYTEST) -m update --all-commits $(ARGS)
+	$(PYTEST) -m update --all-commits --variants $(ARGS)
 
 lint: .venv/installed
 	$(RUN) ruff check
