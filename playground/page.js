@@ -114,14 +114,14 @@ function answered(name, value) {
 // The files
 
 function showTree() {
-  const open = new Set([...document.querySelectorAll("#tree details:not([open])")].map((folder) => folder.dataset.path));
+  const closed = new Set([...document.querySelectorAll("#tree details:not([open])")].map((folder) => folder.dataset.path));
   const root = element("ul", { id: "tree" });
   const folders = new Map([["", root]]);
   const folder = (name) => {
     if (!folders.has(name)) {
       const above = name.includes("/") ? name.slice(0, name.lastIndexOf("/")) : "";
       const list = element("ul");
-      const details = element("details", { open: !open.has(name) }, element("summary", { textContent: `${name.split("/").pop()}/` }), list);
+      const details = element("details", { open: !closed.has(name) }, element("summary", { textContent: `${name.split("/").pop()}/` }), list);
       details.dataset.path = name;
       folder(above).append(element("li", {}, details));
       folders.set(name, list);

@@ -47,9 +47,8 @@ def pytest_addoption(parser: pytest.Parser) -> None:
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
     if not config.getoption("variants"):
-        left_out = [item for item in items if item.get_closest_marker("variant")]
-        config.hook.pytest_deselected(items=left_out)
-        items[:] = [item for item in items if item not in left_out]
+        config.hook.pytest_deselected(items=[item for item in items if item.get_closest_marker("variant")])
+        items[:] = [item for item in items if not item.get_closest_marker("variant")]
     for item in items:
         if item.get_closest_marker("docker") and (reason := why_no_engine()):
             item.add_marker(pytest.mark.skip(reason=reason))

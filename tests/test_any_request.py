@@ -24,7 +24,7 @@ Deployment = Callable[[str], Stack]
 EACH_DATABASE = variants((in_group({"database": database}, database) for database in DATABASES), 2)
 EACH_SERVICE = [in_group({"database": database}, database) for database in CACHED]
 
-# Abandoned requests for each database, which are more than 10,000 for all of them.
+# Abandoned requests for each database.
 GIVEN_UP = 4_000
 AT_ONCE = 32
 

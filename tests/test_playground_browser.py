@@ -291,7 +291,7 @@ def test_without_javascript_the_default_files_and_the_command_are_there(chrome: 
     page.close()
 
 
-def test_the_page_keeps_only_the_files_of_its_own_version(folder: Path) -> None:
+def test_the_page_is_built_with_a_version_and_answers_that_are_taken(folder: Path) -> None:
     worker = (folder / "service_worker.js").read_text()
     assert "{{" not in worker
     assert json.loads((folder / "default.json").read_text())["state"]["problem"] == ""
