@@ -511,7 +511,11 @@ def assert_serves(script: str, folder: Path, port: int) -> None:
             except httpx2.TransportError:
                 return False
 
-        until(greets, script, deadline=300)
+        try:
+            until(greets, script, deadline=300)
+        except AssertionError as error:
+            error.add_note(process.output()[-4000:])
+            raise
 
 
 def python_for(package_manager: str) -> str:
