@@ -276,7 +276,8 @@ def _is_helper(pid: int) -> bool:
 @contextmanager
 def started(command: list[str], folder: Path, port: int, env: dict[str, str]) -> Iterator[Process]:
     """Run a server, and kill it with all that it started when the block ends."""
-    log = Path(tempfile.mkstemp(prefix="output-", suffix=".log", dir=folder)[1])
+    # Not in the folder, which Granian watches for changes.
+    log = Path(tempfile.mkstemp(prefix="output-", suffix=".log", dir=folder.parent)[1])
     process = Process(command, folder, log, port, env)
     try:
         yield process
