@@ -220,6 +220,12 @@ def test_a_release_that_never_gets_ready_is_rolled_back_and_loses_no_request(dep
     # Only the last command of the page says so.
     assert 'grep ":$TAG"\nended with 1:' in str(failed.value)
     assert deployment.spec(".UpdateStatus.State") == "rollback_completed"
+    # The page says how to find out why. Without --tail, the engine's logs of a service may never end.
+    [_, look, _] = shell(section(PAGE, "Deploy"))
+    shown = deployment.run(look, "unused")
+    assert '"State":"rollback_completed"' in shown
+    assert f"{deployment.image}:unready" in shown
+    assert "/health/ready" in shown
     assert deployment.release() == before
     assert deployment.running() == [before] * 2
     assert lost(load) == []
