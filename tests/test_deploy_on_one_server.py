@@ -1,21 +1,18 @@
 """Tests that docs/deploy-on-one-server.md can be followed, with a service of each proxy."""
 
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
 from pathlib import Path
 
 import httpx2
 import pytest
 
 from harness import owners
-from harness.acme import free_subnet
 from harness.clones import commit, git
-from harness.containers import docker, unique
+from harness.containers import unique
 from harness.development import in_git
 from harness.matrix import values
+from harness.one_server import Reader, reading
 from harness.pages import page, section, service_section, shell
-from harness.ports import reserved_port
-from harness.running import run
 from harness.waiting import until
 from tests.conftest import RenderTo
 
@@ -43,65 +40,9 @@ def test_the_page_and_the_service_have_the_same_commands(
     )
 
 
-class Reader:
-    """Types the commands of the page on a server whose name is localhost, at ports that are free."""
-
-    def __init__(self, service: Path, ports: list[int], name: str) -> None:
-        self.service = service
-        self.ports = ports
-        self.name = name
-
-    def type(self, block: str) -> str:
-        script = block.replace("orders-api", self.name).replace("DOMAIN=api.example.com", "DOMAIN=localhost")
-        script = script.replace("https://api.example.com", f"https://localhost:{self.ports[1]}")
-        return run(script.replace("curl", "curl --silent --show-error --insecure"), self.service)
-
-    def succeeds(self, block: str) -> bool:
-        """Type a block, and tell whether its commands succeed."""
-        try:
-            self.type(block)
-        except AssertionError:
-            return False
-        return True
-
-    def logs(self) -> str:
-        """Return the end of all logs, which say why there is no response."""
-        return docker("compose", "--file=compose.prod.yaml", "logs", "--tail=40", cwd=self.service)
-
-    def type_all(self, title: str) -> list[str]:
-        return [self.type(block) for block in shell(section(PAGE, title))]
-
-    def serving(self) -> list[str]:
-        """Return the tags of the containers that run the service."""
-        labels = {"project": f"{self.name}-production", "service": "app"}
-        filters = [f"--filter=label=com.docker.compose.{label}={value}" for label, value in labels.items()]
-        names = docker("ps", "--format={{.Image}}", *filters)
-        return [image.partition(":")[2] for image in names.split() if image.startswith(f"{self.name}:")]
-
-
-@contextmanager
-def reading(service: Path) -> Iterator[Reader]:
-    """Yield a reader with free ports. All that was started is removed at the end."""
-    name = service.name
-    with ExitStack() as held:
-        ports = [held.enter_context(reserved_port()) for _ in range(3)]
-        assert all(ports)
-        (service / ".env").write_text(
-            f"HTTP_PORT={ports[0]}\nHTTPS_PORT={ports[1]}\nHOST_PORT={ports[2]}\nPROXY_SUBNET={free_subnet()}\n"
-        )
-        try:
-            yield Reader(service, [port for port in ports if port], name)
-        finally:
-            down = ("--profile=*", "down", "--volumes", "--timeout=5", "--rmi=local")
-            docker(
-                "compose",
-                "--file=compose.prod.yaml",
-                *down,
-                cwd=service,
-                environment={"TAG": "1", "DOMAIN": "x"},
-            )
-            for image in {*docker("image", "ls", "--quiet", f"--filter=reference={name}").split()}:
-                docker("rmi", "--force", image)
+def type_all(reader: Reader, title: str) -> list[str]:
+    """Type all commands of a section, and return what each block prints."""
+    return [reader.type(block) for block in shell(section(PAGE, title))]
 
 
 @pytest.fixture(params=[value for value in values("proxy") if value != "none"])
@@ -117,30 +58,27 @@ def reader(
 
 @pytest.mark.docker
 def test_a_first_release_that_fails_says_that_nothing_serves(reader: Reader) -> None:
-    reader.type_all("Before the first release")
+    type_all(reader, "Before the first release")
     with pytest.raises(AssertionError, match="missing; there is no earlier release, so nothing serves\n"):
         reader.type("deploy/release missing")
 
 
 @pytest.mark.docker
 def test_a_server_gets_its_first_release_the_next_and_the_one_before(reader: Reader) -> None:
-    reader.type_all("Before the first release")
+    type_all(reader, "Before the first release")
     release, answers = shell(section(PAGE, "Release"))
     first = git(reader.service, "rev-parse", "HEAD").strip()
     assert reader.type(release).endswith(f"{first} serves\n")
-    try:
-        until(lambda: reader.succeeds(answers), "the service answers")
-    except AssertionError as error:
-        raise AssertionError(f"{error}\n{reader.logs()}") from error
+    reader.repeat(answers)
     (reader.service / "README.md").write_text("# Orders\n")
     commit(reader.service, "Say what it is")
     second = git(reader.service, "rev-parse", "HEAD").strip()
     reader.type(release)
     assert reader.serving() == [second]
-    reader.type_all("Go back")
+    type_all(reader, "Go back")
     assert reader.serving() == [first]
     assert reader.type(answers) == '{"status":"ok"}'
-    [printed] = reader.type_all("Every day")
+    [printed] = type_all(reader, "Every day")
     assert f"{reader.name}:{first}" in printed
     assert '"level":"INFO"' in printed
     assert "Recreate" not in printed
@@ -161,14 +99,13 @@ def test_a_service_with_data_moves_to_a_proxy_and_keeps_its_rows(repository: Pat
         owners.update(service, proxy="caddy")
         assert owners.conflicts(service) == set()
         commit(service, "Have a proxy")
-        [moved] = reader.type_all(MOVE)
+        [moved] = type_all(reader, MOVE)
         assert moved.endswith(" serves\n")
 
         def read() -> httpx2.Response | None:
             """Return the row, as soon as the proxy has a certificate."""
             try:
-                url = f"https://localhost:{reader.ports[1]}{created.headers['location']}"
-                return httpx2.get(url, verify=False, trust_env=False)
+                return httpx2.get(reader.url + created.headers["location"], verify=False, trust_env=False)
             except httpx2.TransportError:
                 return None
 
