@@ -15,6 +15,7 @@ from benchmarks.comparing import Options, table, write
 # The modules that measure, each with its number of rounds.
 NAMES = {
     "rendering": 9,
+    "playground": 5,
     "throughput": 5,
     "database": 5,
     "cache": 5,

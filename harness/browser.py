@@ -35,20 +35,29 @@ def browser() -> Iterator[Browser]:
 
 
 class Site:
-    """Serves a folder below `PREFIX`, and keeps the paths that were asked for."""
+    """Serves a folder below `PREFIX`. Keeps the paths that were asked for, and the number of bytes sent."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(
+        self, folder: Path, handler: type[SimpleHTTPRequestHandler] = SimpleHTTPRequestHandler
+    ) -> None:
         site = self
         self.asked: list[str] = []
+        self.sent = 0
 
-        class Handler(SimpleHTTPRequestHandler):
+        class Handler(handler):  # type: ignore[valid-type,misc]
             def __init__(self, *arguments: Any) -> None:
                 super().__init__(*arguments, directory=str(folder))
 
             def translate_path(self, path: str) -> str:
                 site.asked.append(path)
                 inside = path.startswith(PREFIX)
-                return super().translate_path(path.removeprefix(PREFIX.rstrip("/")) if inside else "/nowhere")
+                local = path.removeprefix(PREFIX.rstrip("/")) if inside else "/nowhere"
+                return str(super().translate_path(local))
+
+            def copyfile(self, source: Any, outputfile: Any) -> None:
+                body = source.read()
+                site.sent += len(body)
+                outputfile.write(body)
 
             def log_message(self, *arguments: Any) -> None:
                 pass

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from copier._main import Worker
+from copier._template import Template
 from copier._user_data import AnswersMap, Question
 from pygments import lex
 from pygments.lexers import get_lexer_for_filename
@@ -73,6 +74,8 @@ class Playground:
     def __init__(self, folder: str, url: str, commit: str) -> None:
         compile_each_source_once()
         self.source = Source(Path(folder), url, commit)
+        # Has read the configuration, which takes as long as the questions.
+        self.template: Template | None = None
         self.tree: Tree = {}
         self.before: Tree = {}
         self.name = ""
@@ -101,7 +104,18 @@ class Playground:
             src_path=str(self.source.folder), dst_path=destination, data=answers, defaults=True, quiet=True
         )
         worker.source = self.source
+        if self.template:
+            worker.template = self.template
+        elif not worker.template.vcs:
+            # A clone is removed with its worker.
+            self.template = worker.template
         return worker
+
+    def compile_all(self) -> None:
+        """Have every template compiled, also those that no answer has needed yet."""
+        with tempfile.TemporaryDirectory() as parent, self._worker({}, Path(parent)) as worker:
+            for name in worker.jinja_env.list_templates(extensions=["jinja"]):
+                worker.jinja_env.get_template(name)
 
     def _render(self, answers: Answers, destination: Path) -> Tree:
         with self._worker(answers, destination) as worker:

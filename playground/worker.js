@@ -21,7 +21,11 @@ async function start({ url, commit }) {
 import json, sys
 sys.path.insert(0, "/packages")
 import playground.absent_modules
+from playground.compiled_once import take_compiled
 from playground.engine import Playground
+
+with open("/packages/playground/compiled.bin", "rb") as file:
+    take_compiled(file.read())
 
 def start(url, commit, rendered):
     playground = Playground("/template", url, commit)

@@ -9,6 +9,7 @@ import importlib.metadata
 import io
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -29,8 +30,8 @@ from harness import npm  # noqa: E402
 from playground.engine import Playground  # noqa: E402
 
 SOURCE = ROOT / "playground"
-# Stands for the address of this repository until it has one.
-URL = "<URL>"
+# The address of this repository.
+URL = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 # The files of Pyodide that a browser loads, and the platform for which they load packages.
 PYODIDE = ("pyodide.mjs", "pyodide.asm.mjs", "pyodide.asm.wasm", "pyodide-lock.json", "python_stdlib.zip")
 PLATFORM, PYTHON = "pyemscripten_2026_0_wasm32", "3.14"
@@ -41,6 +42,17 @@ UNUSED = ("..", "pydantic/v1/", "prompt_toolkit/contrib/", "pygments/styles/", "
 # The modules of Pygments that know the languages of rendered files, and those on which these rest.
 LANGUAGES = {"__init__", "_mapping", "configs", "data", "html", "javascript", "markup", "python", "shell"}
 LANGUAGES |= {"css", "special"}
+LEXERS = "pygments/lexers/_mapping.py"
+# Modules of Python for its developers, for other systems, for servers and for mail.
+UNUSED_OF_PYTHON = """
+    __hello__ __phello__ _pyio _pyrepl antigravity asyncio/proactor_events asyncio/tools
+    asyncio/windows_events bdb code compileall concurrent/futures/process cProfile ctypes/util doctest
+    ensurepip fileinput ftplib http/cookiejar http/server idlelib imaplib lib2to3 logging/config
+    logging/handlers mailbox modulefinder multiprocessing nturl2path optparse pdb pickletools plistlib
+    poplib profile pstats pty py_compile pyclbr pydoc pydoc_data rlcompleter shelve smtplib socketserver
+    sqlite3 statistics symtable tabnanny this tkinter trace tty turtle turtledemo unittest venv wave
+    webbrowser wsgiref xmlrpc zipapp
+"""
 # The file that is shown first.
 FIRST = "README.md"
 
@@ -52,17 +64,17 @@ def main() -> None:
     print(f"{folder} has the page. To see it: python -m http.server --directory {folder}")
 
 
-def build(folder: Path) -> None:
-    """Write the page into a folder, which is emptied first."""
+def build(folder: Path, documentation: str = "") -> None:
+    """Write the page into a folder, which is emptied first. Link it to this address of the documentation."""
     shutil.rmtree(folder, ignore_errors=True)
     (folder / "pyodide").mkdir(parents=True)
     installed = npm.folder("pyodide") / "node_modules" / "pyodide"
     for name in PYODIDE:
         shutil.copy(installed / name, folder / "pyodide")
-    with tempfile.TemporaryDirectory() as sources:
-        write_archive(Path(sources, "packages"), packages() | own_modules())
-        compile_modules(folder / "pyodide", Path(sources, "packages"), folder / "packages.tar.xz")
     write_archive(folder / "template.tar.xz", template())
+    with tempfile.TemporaryDirectory() as sources:
+        write_archive(Path(sources, "packages.tar.xz"), packages() | own_modules())
+        compile_modules(folder, Path(sources, "packages.tar.xz"))
     for name in ("page.css", "page.js", "worker.js"):
         shutil.copy(SOURCE / name, folder)
     commit = described()
@@ -75,17 +87,22 @@ def build(folder: Path) -> None:
         loader=jinja2.FileSystemLoader(SOURCE), autoescape=True, trim_blocks=True, keep_trailing_newline=True
     )
     page = environment.get_template("index.html.jinja").render(
-        url=URL, commit=commit, state=state, first=FIRST, text=playground.tree[FIRST].content.decode()
+        url=URL,
+        documentation=documentation,
+        commit=commit,
+        state=state,
+        first=FIRST,
+        text=playground.tree[FIRST].content.decode(),
     )
     (folder / "index.html").write_text(page)
     worker = (SOURCE / "service_worker.js").read_text()
     (folder / "service_worker.js").write_text(worker.replace("{{ version }}", version(folder)))
 
 
-def compile_modules(pyodide: Path, sources: Path, compiled: Path) -> None:
-    """Write an archive of modules that Pyodide has compiled, which takes it as long as all the rest."""
-    script = SOURCE / "compile.mjs"
-    subprocess.run([npm.node(), script, pyodide.resolve(), sources, compiled], check=True)
+def compile_modules(folder: Path, packages: Path) -> None:
+    """Write what Pyodide has compiled, which takes it longer than all the rest: modules and templates."""
+    script, unused = SOURCE / "compile.mjs", " ".join(UNUSED_OF_PYTHON.split())
+    subprocess.run([npm.node(), script, folder.resolve(), packages, unused], check=True)
 
 
 def described() -> str:
@@ -136,7 +153,15 @@ def packages() -> dict[str, bytes]:
             path = Path(str(file.locate()))
             if file.suffix in {".py", ".lark"} or file.name == "METADATA":
                 found[file.as_posix()] = path.read_bytes()
+    found[LEXERS] = without_absent_languages(found[LEXERS])
     return {name: content for name, content in found.items() if is_needed(name)}
+
+
+def without_absent_languages(mapping: bytes) -> bytes:
+    """Leave out of Pygments' list the languages that the page lacks: it compares a file's name with each."""
+    lines = mapping.decode().splitlines(keepends=True)
+    absent = re.compile(r"    '\w+': \('pygments\.lexers\.(?!(?:" + "|".join(sorted(LANGUAGES)) + r")')")
+    return "".join(line for line in lines if not absent.match(line)).encode()
 
 
 def is_needed(file: str) -> bool:

@@ -41,7 +41,7 @@ def without_source(found: dict[str, tuple[bytes, bool]]) -> dict[str, tuple[byte
     """Leave out where the template is, which the page writes with the address of the repository."""
     lines = found[".copier-answers.yml"][0].splitlines()
     kept = [line for line in lines if not line.startswith((b"_src_path", b"_commit"))]
-    return found | {".copier-answers.yml": (b"\n".join(kept), False)}
+    return found | {".copier-answers.yml": (b"\n".join(kept) + b"\n", False)}
 
 
 SAMPLES: list[Answers] = [
