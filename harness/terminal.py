@@ -30,6 +30,8 @@ class Terminal:
         environment: Mapping[str, str] = ENVIRONMENT,
     ) -> None:
         self.shown = ""
+        # What was read last, with the sequences that `shown` is without.
+        self.received = b""
         self.status: int | None = None
         self.process, self.file = pty.fork()
         if self.process == 0:
@@ -58,11 +60,11 @@ class Terminal:
         """
         assert select.select([self.file], [], [], 60)[0], f"nothing more is shown:\n{self.shown}"
         try:
-            chunk = os.read(self.file, 65536).decode(errors="replace")
+            self.received = os.read(self.file, 65536)
         except OSError:
-            chunk = ""
-        self.shown += CONTROL.sub("", chunk)
-        return bool(chunk)
+            self.received = b""
+        self.shown += CONTROL.sub("", self.received.decode(errors="replace"))
+        return bool(self.received)
 
     def wait_for(self, text: str) -> str:
         """Wait until this text is shown, then return and forget all that was shown until then.
