@@ -1,6 +1,8 @@
 # Needs git, make and Python 3.11 or newer. Everything else is installed into .venv, from uv.lock.
 #
 #   make playground             build the page that shows what the answers render to, into build/playground
+#   make docs                   build the site of docs/ with that page in it, into build/docs
+#   make address                write the addresses REPOSITORY and SITE into the pages
 #   make render                 render a service into build/, with ANSWERS="server=granian workers=4"
 #   make demo                   render a service, test it and serve it; PORT chooses the port
 #   make test                   run the tests that this machine can run
@@ -9,6 +11,7 @@
 #   make test-updates           update services of every commit, and more generated histories
 #   make lint                   check this repository's own code and workflows
 #   make lock                   lock the dependencies of rendered services again
+#   make recording              record the questions for README.md, into docs/pictures/questions.svg
 #   make bench                  compare a service with others; NAME=throughput runs one comparison
 #   make releases               release over services under load behind each proxy and count what is lost; needs Docker
 #   make faults                 take parts of services away under load and count what is lost; needs Docker
@@ -20,13 +23,20 @@ PYTHON ?= python3
 RUN := env -u VIRTUAL_ENV PATH="$(CURDIR)/.venv/bin:$$PATH"
 PYTEST := $(RUN) pytest --numprocesses auto --dist loadgroup
 
-.PHONY: render playground demo test test-all test-fast test-updates lint lock bench releases faults
+.PHONY: render playground docs address demo test test-all test-fast test-updates lint lock recording bench releases faults
 
 render: .venv/installed
 	@$(RUN) copier copy --defaults --overwrite --vcs-ref HEAD $(foreach answer,$(ANSWERS),--data $(answer)) . build/orders-api
 
 playground: .venv/installed
 	@$(RUN) python scripts/build_playground.py $(ARGS)
+
+docs: .venv/installed
+	@$(RUN) python scripts/build_docs.py $(ARGS)
+
+address: .venv/installed
+	@$(RUN) python scripts/set_address.py "$(REPOSITORY)" "$(SITE)"
+	@$(RUN) python scripts/record_questions.py
 
 demo: .venv/installed
 	@$(RUN) python scripts/demo.py
@@ -52,6 +62,9 @@ lint: .venv/installed
 
 lock: .venv/installed
 	$(RUN) PYTHONPATH=scripts python -m lock $(ARGS)
+
+recording: .venv/installed
+	@$(RUN) python scripts/record_questions.py
 
 bench: .venv/installed
 	$(RUN) python -m benchmarks $(NAME) $(ARGS)

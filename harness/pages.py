@@ -1,12 +1,16 @@
 """Reads pages in Markdown: this repository's, and those of a rendered service."""
 
 import re
+import tomllib
 from pathlib import Path
 
 from harness.matrix import ROOT
 
 # The pages of a rendered service that have commands.
 SERVICE_PAGES = ("README.md", "DEVELOPMENT.md", "DEPLOYMENT.md")
+
+# What stands for the address of this repository in the pages.
+ADDRESS: str = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
 
 # A fenced block: its language and its text.
 Block = tuple[str, str]

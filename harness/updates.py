@@ -10,7 +10,7 @@ import yaml
 
 from harness import owners, running
 from harness.clones import commit, git, run
-from harness.pages import Block, blocks, page, part, shell
+from harness.pages import ADDRESS, Block, blocks, page, part, shell
 
 PAGE = "docs/updating.md"
 
@@ -58,7 +58,7 @@ def page_text(title: str) -> str:
 
 def follow(block: str, service: Path, template: Path) -> subprocess.CompletedProcess[str]:
     """Run a block of the page. <COMMIT> is the template's first commit, of which services here are copies."""
-    script = block.replace("<URL>", str(template))
+    script = block.replace(ADDRESS, str(template))
     if "<COMMIT>" in script:
         script = script.replace("<COMMIT>", git(template, "rev-list", "--max-parents=0", "HEAD").strip())
     return run("bash", "-ec", script, cwd=service)
