@@ -31,7 +31,9 @@ PATIENCE = 600
 
 def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
-        "--update-snapshots", action="store_true", help="accept the container files as they are rendered now"
+        "--update-snapshots",
+        action="store_true",
+        help="accept the container files and the examples as they are rendered now",
     )
     parser.addoption(
         "--variants",

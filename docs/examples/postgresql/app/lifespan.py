@@ -1,0 +1,41 @@
+"""Opens what the service needs while it runs, and closes it at the end."""
+
+import logging
+from collections.abc import AsyncGenerator, Callable, Mapping
+from contextlib import (
+    AbstractAsyncContextManager,
+    AsyncExitStack,
+    asynccontextmanager,
+)
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.datastructures import State
+
+from app.cache import open_cache
+from app.database import open_database
+from app.settings import Settings
+
+# Opens a resource with what `request.state` has so far: the settings, and the resources before it.
+Opener = Callable[[State], AbstractAsyncContextManager[Any]]
+
+
+def lifespan_of(
+    resources: Mapping[str, Opener],
+) -> Callable[[FastAPI], AbstractAsyncContextManager[dict[str, Any]]]:
+    """Return the lifespan that opens these resources, in their order, and closes them in reverse."""
+
+    @asynccontextmanager
+    async def lifespan(_: FastAPI) -> AsyncGenerator[dict[str, Any]]:
+        settings = Settings.read()
+        logging.getLogger().setLevel(settings.log_level)
+        state: dict[str, Any] = {"settings": settings}
+        async with AsyncExitStack() as opened:
+            enter = opened.enter_async_context
+            state["cache"] = await enter(open_cache(settings))
+            state["database"] = await enter(open_database(settings))
+            for name, open_resource in resources.items():
+                state[name] = await enter(open_resource(State(state)))
+            yield state
+
+    return lifespan
