@@ -18,6 +18,7 @@ from _pytest.mark import ParameterSet
 from harness.bodies import send_bodies
 from harness.containers import HARDENED, Container, DockerError, Project, build, composed, docker, unique
 from harness.matrix import Answers, combinations, label, values
+from harness.pages import shell
 from harness.pods import Pod
 from harness.ports import reserved_port
 from harness.variants import variants
@@ -552,7 +553,9 @@ class TestDevelopment:
         (service / ".venv" / "bin" / "python").write_text("of another machine")
         before = {path: path.stat().st_mtime_ns for path in service.rglob("*")}
         with reserved_port() as port, composed(service, "compose.yaml", HOST_PORT=str(port)) as project:
-            project.compose("up", "--detach", "--build")
+            # The page's command would run until Ctrl-C.
+            [command] = shell((service / "README.md").read_text())
+            project.compose(*command.removeprefix("docker compose").split(), "--detach", "--build")
             url = f"http://127.0.0.1:{port}/"
             until(lambda: answer(url) == {"Hello": "World"}, "the service")
             main = service / "app" / "main.py"

@@ -22,12 +22,14 @@ from benchmarks.__main__ import NAMES
 from harness.clones import ENVIRONMENT, clone, commit, run, tracked
 from harness.containers import docker, unique, why_no_engine
 from harness.matrix import ASKED, CONFIGURATION, MATRIX, QUESTIONS, ROOT, Answers, default, values
-from harness.pages import blocks, codes, page, prose, rows, section
+from harness.pages import ADDRESS, blocks, codes, page, prose, rows, section
 from harness.terminal import Terminal
 from harness.waiting import until
-from tests.conftest import Render, Services
+from tests.conftest import Render, RenderTo, Services
+from tests.test_command_blocks import commands_of, followed_by_test_docs
 
-DOCS = sorted(name for name in tracked("docs") if name.endswith(".md"))
+# The pages of rendered examples are tested with the services that have them.
+DOCS = sorted(name for name in tracked("docs", ":!docs/examples") if name.endswith(".md"))
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", *DOCS]
 TOUR = [name for name in DOCS if not name.startswith("docs/decisions/")]
 
@@ -35,8 +37,8 @@ TOUR = [name for name in DOCS if not name.startswith("docs/decisions/")]
 # Questions
 
 
-def test_the_readme_lists_every_question_with_its_choices() -> None:
-    table = rows(page("README.md"), "question")
+def test_the_page_of_questions_begins_with_each_and_its_choices() -> None:
+    table = rows(page("docs/questions.md"), "question")
     assert [codes(name) for name, _, _ in table] == [[name] for name in ASKED]
     for name, choices, _ in table:
         [question] = codes(name)
@@ -120,22 +122,23 @@ def shown_tree(text: str) -> set[str]:
     return files
 
 
-def test_the_readme_shows_the_files_of_a_default_service(render: Render) -> None:
+def test_the_page_of_files_shows_those_of_a_default_service(render: Render) -> None:
     service = render()
-    shown = shown_tree(section(page("README.md"), "What you get"))
+    shown = shown_tree(page("docs/what-you-get.md"))
     assert shown == {p.relative_to(service).as_posix() for p in service.rglob("*") if p.is_file()}
 
 
-@pytest.fixture
-def every_path(render: Render) -> set[str]:
+@pytest.fixture(scope="module")
+def every_path(render_to: RenderTo, tmp_path_factory: pytest.TempPathFactory) -> set[str]:
     """The paths of the repository, and those of services that together have every file."""
-    roots = [
-        render("one", server="gunicorn"),
-        render("two", server="granian", package_manager="pip", layout="single-file"),
-        render("three", database="postgresql", cache="redis", workers=2, proxy="caddy", kubernetes="yes"),
-        render("four", proxy="traefik", ci="gitlab"),
-        render("five", database="sqlite", observability="opentelemetry"),
-    ]
+    every: tuple[Answers, ...] = (
+        {"server": "gunicorn"},
+        {"server": "granian", "package_manager": "pip", "layout": "single-file"},
+        {"database": "postgresql", "cache": "redis", "workers": 2, "proxy": "caddy", "kubernetes": "yes"},
+        {"proxy": "traefik", "ci": "gitlab"},
+        {"database": "sqlite", "observability": "opentelemetry"},
+    )
+    roots = [render_to(tmp_path_factory.mktemp("every") / "orders-api", **answers) for answers in every]
     files = [file.relative_to(root) for root in roots for file in root.rglob("*") if file.is_file()]
     files += [Path(name) for name in tracked()]
     folders = {folder.as_posix() + "/" for file in files for folder in file.parents}
@@ -190,7 +193,11 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
+    # `make docs` puts the playground there.
+    built = {"playground/index.html"} if name == "docs/index.md" else set()
     for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page(name)):
+        if target in built:
+            continue
         file, _, anchor = target.partition("#")
         place = (ROOT / name).parent / file if file else ROOT / name
         assert place.exists(), target
@@ -307,7 +314,7 @@ def test_no_page_names_a_variable_that_nothing_reads(render: Render) -> None:
 
 @pytest.fixture(scope="module")
 def address(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A clone of the working tree, which takes the place of <URL>."""
+    """A clone of the working tree, which takes the place of the repository's address."""
     return str(clone(tmp_path_factory.mktemp("clone")))
 
 
@@ -353,31 +360,11 @@ def serve(environment: dict[str, str], port: int) -> Iterator[Callable[[str, Pat
         server.wait(timeout=60)
 
 
-# Pages whose commands need situations that other tests create: older services, and databases with rows.
-FOLLOWED_ELSEWHERE = {
-    "docs/updating.md": "harness/updates.py",
-    "docs/databases.md": "tests/test_database_pages.py",
-    "docs/operate-databases.md": "tests/test_database_pages.py",
-    "docs/first-resource.md": "tests/test_first_resource.py",
-    "docs/replace-the-example.md": "tests/test_replace_the_example.py",
-    "docs/deploy-on-one-server.md": "tests/test_deploy_on_one_server.py",
-    "docs/docker-swarm.md": "tests/test_docker_swarm.py",
-    "docs/kubernetes.md": "tests/test_kubernetes_cluster.py",
-    "docs/observability.md": "tests/test_observability.py",
-    "docs/recipes": "tests/test_recipes.py",
-}
-
-
-def test_a_page_that_is_followed_elsewhere_is_read_there() -> None:
-    for name, place in FOLLOWED_ELSEWHERE.items():
-        assert f'"{name}"' in page(place)
-
-
 def followed() -> list[Any]:
     """Return the pages with commands. Those that begin in an existing service are about containers."""
     pages = []
     for name in DOCS:
-        if "```shell" in page(name) and FOLLOWED_ELSEWHERE.keys().isdisjoint({name, str(Path(name).parent)}):
+        if followed_by_test_docs(name):
             begins_with_a_copy = "copier copy" in page(name)
             mark = pytest.mark.project if begins_with_a_copy else pytest.mark.docker
             pages.append(pytest.param(name, begins_with_a_copy, id=name, marks=[mark]))
@@ -418,7 +405,7 @@ def test_a_page_can_be_followed(
     environment = environment | {"HOST_PORT": str(port)}
     printed = ""
     for language, block in blocks(page(name)):
-        script = block.replace("<URL>", shlex.quote(address))
+        script = block.replace(ADDRESS, shlex.quote(address))
         script = script.replace("127.0.0.1:8000", f"127.0.0.1:{port}")
         if not begins_with_a_copy:
             script = script.replace("orders-api", reader)
@@ -447,17 +434,19 @@ def test_a_page_can_be_followed(
 @pytest.mark.project
 @pytest.mark.parametrize(
     "line",
-    [
+    # Both pages have the same commands.
+    dict.fromkeys(
         line
-        for language, block in blocks(page("README.md"))
-        if language == "shell"
-        for line in block.splitlines()
-    ],
+        for name in ("README.md", "docs/index.md")
+        for block in commands_of(name)
+        if block.language == "shell"
+        for line in block.text.splitlines()
+    ),
 )
-def test_a_command_of_the_readme_asks_and_takes_enter_for_every_answer(
+def test_a_command_of_a_first_page_asks_and_takes_enter_for_every_answer(
     line: str, address: str, tmp_path: Path
 ) -> None:
-    transcript = with_enter(line.replace("<URL>", shlex.quote(address)), tmp_path)
+    transcript = with_enter(line.replace(ADDRESS, shlex.quote(address)), tmp_path)
     assert "orders-api is ready. Next:" in transcript
     answers: dict[str, Any] = yaml.safe_load((tmp_path / "orders-api" / ".copier-answers.yml").read_text())
     assert answers["project_name"] == "orders-api"

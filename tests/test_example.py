@@ -16,7 +16,7 @@ from harness.containers import composed
 from harness.matrix import DEFAULTS, Answers, has, label, values
 from harness.pages import commands
 from harness.ports import reserved_port
-from harness.running import run
+from harness.running import run, without_uv_run
 from harness.stacks import addresses
 from harness.variants import variants
 from tests.conftest import RenderTo
@@ -225,7 +225,7 @@ def add_two_resources(service: Service) -> None:
     main = main.replace("from app.factory", f"from app import {', '.join(routers)}\nfrom app.factory")
     (folder / "app/main.py").write_text(main + included)
     if service.has_database:
-        service.run('alembic revision --autogenerate --message "authors and books"\nalembic upgrade head')
+        service.run(without_uv_run("\n".join(commands(folder, "Migrate"))))
     service.run("ruff check --quiet --fix\nruff format --quiet")
 
 

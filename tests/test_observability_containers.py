@@ -10,7 +10,7 @@ import pytest
 from harness.containers import Container, DockerError, docker
 from harness.matrix import DEFAULTS, Answers, label
 from harness.otlp import Receiver, receiver
-from harness.pages import codes, page, rows, section
+from harness.pages import codes, page, rows, section, shell
 from harness.running import run, serving
 from harness.stacks import Image, Stack, stacked
 from harness.variants import variants
@@ -116,15 +116,18 @@ def test_the_profile_of_development_sends_to_its_collector(render: Render) -> No
     stand_in = f"    image: {image[1]}\n    command: python -u -m http.server 4318"
     file.write_text(file.read_text().replace(named[0], stand_in))
     environment = {
-        "OTEL_EXPORTER_OTLP_ENDPOINT": "http://lgtm:4318",
         "OTEL_BSP_SCHEDULE_DELAY": "100",
         "GRAFANA_HOST_PORT": "0",
     }
     with stacked(service, "compose.yaml", TRACED, **environment) as stack:
         assert "lgtm" not in stack.services()
+        [command] = shell(section(page("docs/observability.md"), "From nothing to a trace"))
+        # The page's command would run until Ctrl-C.
+        stack.project.environment["COMPOSE_PROJECT_NAME"] = stack.project.name
+        run(f"{command.strip()} --detach --wait", service, **stack.project.environment)
+        # The profile in `.env` makes it the default.
         stack.project.environment["COMPOSE_PROFILES"] = "observability"
         assert "lgtm" in stack.services()
-        stack.up()
         assert stack.status("/items/5") == 200
         until(lambda: stack.lines('"POST /v1/traces', "lgtm") > 0, "the trace")
 

@@ -3,6 +3,7 @@
 import gzip
 import json
 import random
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,13 +11,18 @@ from typing import Any
 from urllib.parse import urlencode
 
 import copier
+import httpx2
 import pytest
 from playwright.sync_api import Browser, BrowserContext, Page
 
-from harness import npm
+from harness import npm, pages
 from harness.browser import Site, browser, chromium, has_rendered, is_ready
-from harness.clones import run
+from harness.clones import ENVIRONMENT, run
 from harness.matrix import ASKED, ROOT, choices, label, ordered, rendered
+from harness.pages import ADDRESS, blocks
+from harness.ports import reserved_port
+from harness.running import started
+from harness.waiting import until
 from playground.engine import unpack
 from tests.test_playground import files, without_source
 
@@ -37,8 +43,9 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """The page as `make playground` builds it."""
     if reason := npm.why_no_npm():
         pytest.skip(reason)
-    folder = tmp_path_factory.mktemp("page")
-    run(sys.executable, "scripts/build_playground.py", str(folder), cwd=ROOT)
+    folder = tmp_path_factory.mktemp("page") / "build/playground"
+    done = run("make", "--old-file=.venv/installed", "playground", f"ARGS={folder}", cwd=ROOT)
+    assert done.returncode == 0, done.stderr
     return folder
 
 
@@ -192,7 +199,7 @@ def test_the_copied_command_writes_what_the_archive_has(page: Page, template: Pa
     page.wait_for_selector('#status:text-is("The command is copied.")')
     command = page.evaluate("navigator.clipboard.readText()")
     assert command == page.input_value("#command")
-    line = command.replace("uvx copier", f"{sys.executable} -m copier", 1).replace("<URL>", str(template))
+    line = command.replace("uvx copier", f"{sys.executable} -m copier", 1).replace(ADDRESS, str(template))
     run("bash", "-e", "-c", line, cwd=tmp_path)
     written = without_source(files(tmp_path / "orders-api"))
     assert without_source(download(page, tmp_path / "archive")) == written
@@ -275,7 +282,7 @@ def test_a_browser_that_cannot_run_copier_is_told_so_and_has_the_default_files(
     page.goto(site.url)
     page.wait_for_selector("#status.notice")
     assert page.inner_text("#status").startswith("This browser can't run Copier")
-    assert page.input_value("#command") == "uvx copier copy --defaults <URL> my-service"
+    assert page.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
     page.click('#tree button[data-path="app/main.py"]')
     page.wait_for_selector('#path:text-is("app/main.py")')
     assert "from app" in page.inner_text("#code")
@@ -286,7 +293,7 @@ def test_without_javascript_the_default_files_and_the_command_are_there(chrome: 
     page = chrome.new_page(java_script_enabled=False)
     page.goto(site.url)
     assert "app/main.py" in page.inner_text("#tree")
-    assert page.input_value("#command") == "uvx copier copy --defaults <URL> my-service"
+    assert page.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
     assert "Without JavaScript" in page.inner_text("noscript")
     page.close()
 
@@ -295,3 +302,21 @@ def test_the_page_is_built_with_a_version_and_answers_that_are_taken(folder: Pat
     worker = (folder / "service_worker.js").read_text()
     assert "{{" not in worker
     assert json.loads((folder / "default.json").read_text())["state"]["problem"] == ""
+
+
+def test_the_commands_of_the_page_build_and_serve_it(folder: Path) -> None:
+    [(_, block)] = blocks(pages.page("docs/playground.md"))
+    # The fixture runs the first.
+    build, serve = block.splitlines()
+    assert build == "make playground"
+    with reserved_port() as port:
+        assert port
+        with started([*shlex.split(serve), str(port)], folder.parents[1], port, {**ENVIRONMENT}) as server:
+
+            def is_served() -> bool:
+                try:
+                    return server.get("/").text == (folder / "index.html").read_text()
+                except httpx2.TransportError:
+                    return False
+
+            until(is_served, "the page")

@@ -10,7 +10,7 @@ import pytest
 
 from harness.containers import DockerError, docker
 from harness.matrix import Answers, label
-from harness.pages import page, section, shell
+from harness.pages import page, section, service_section, shell
 from harness.production import DOMAIN, Production, production
 from harness.running import run
 from harness.waiting import until
@@ -225,6 +225,18 @@ def test_the_proxy_has_one_capability_and_a_root_that_is_read_only(server: Produ
     assert host["Memory"] == 256 * 1024 * 1024
     assert host["PidsLimit"] == 256
     assert host["SecurityOpt"] == ["no-new-privileges:true"]
+
+
+# The command of the service's own page
+
+
+def test_the_command_of_the_page_starts_the_proxy_again(server: Production) -> None:
+    [command] = [block for block in shell(service_section(server.service, "Deploy")) if "recreate" in block]
+    [proxy], app = server.containers("proxy"), server.containers("app")
+    run(command, server.service, **server.environment)
+    assert server.containers("proxy") != [proxy]
+    assert server.containers("app") == app
+    until(server.is_ready, "the service is ready")
 
 
 # Passwords, as docs/deploy-on-one-server.md changes them

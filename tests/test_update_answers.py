@@ -226,7 +226,7 @@ def read_by_checks(service: Path) -> owners.Files:
 
 @pytest.mark.project
 @pytest.mark.usefixtures("newest_python")
-@pytest.mark.parametrize("change", variants(in_groups(CYCLE), 6))
+@pytest.mark.parametrize("change", variants(in_groups(CYCLE), 3))
 def test_a_typical_service_passes_its_checks_after_another_answer(
     copied: Copied, tmp_path: Path, change: Change
 ) -> None:

@@ -10,6 +10,7 @@ from harness.clones import commit, git
 from harness.containers import Container, build, docker, unique
 from harness.matrix import ROOT, values
 from harness.owners import live_in
+from harness.pages import service_section, shell
 from harness.updates import follow, hook, is_new, lock_again, make_environment, move_on, page_shell, start
 from harness.variants import variants
 
@@ -101,6 +102,24 @@ def test_an_update_can_be_followed_on_the_page(copier_fastapi: Path, tmp_path: P
         assert done.returncode == 0, done.stderr
     assert is_new(service)
     assert git(service, "status", "--porcelain") == ""
+
+
+@pytest.mark.project
+@pytest.mark.parametrize("package_manager", values("package_manager"))
+def test_a_service_is_updated_as_its_own_page_says(
+    copier_fastapi: Path, tmp_path: Path, package_manager: str
+) -> None:
+    service = start(copier_fastapi, tmp_path / "orders-api", package_manager=package_manager)
+    move_on(copier_fastapi)
+    [block] = shell(service_section(service, "Update"))
+    done = follow(block, service, copier_fastapi)
+    assert (done.returncode, done.stdout) == (0, ""), done.stderr
+    assert is_new(service)
+    # The last command lists what conflicts.
+    (service / ".editorconfig").write_text("ours\n")
+    commit(service, "Ours")
+    move_on(copier_fastapi, "# newer in the template")
+    assert follow(block, service, copier_fastapi).stdout == ".editorconfig\n"
 
 
 @pytest.fixture

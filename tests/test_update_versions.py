@@ -5,8 +5,9 @@ from pathlib import Path
 import pytest
 
 from harness import owners
-from harness.clones import git
-from harness.updates import copier_update, is_new, move_on, start
+from harness.clones import git, run
+from harness.pages import blocks, page, section
+from harness.updates import copier_update, follow, is_new, move_on, start
 
 pytestmark = pytest.mark.update
 
@@ -56,3 +57,16 @@ def test_a_prerelease_is_taken_only_when_it_is_asked_for(copier_fastapi: Path, t
     assert not is_new(service)
     assert copier_update(service, "--prereleases").returncode == 0
     assert is_new(service)
+
+
+def test_the_commands_of_the_page_make_a_release(copier_fastapi: Path, tmp_path: Path) -> None:
+    published = tmp_path / "published"
+    git(tmp_path, "init", "--quiet", "--bare", "--initial-branch=main", str(published))
+    git(copier_fastapi, "remote", "add", "origin", str(published))
+    git(copier_fastapi, "branch", "--move", "--force", "main")
+    [(_, block)] = blocks(section(page("docs/releasing.md"), "Make a release"))
+    done = follow(block, copier_fastapi, copier_fastapi)
+    assert done.returncode == 0, done.stderr
+    done = run("copier", "copy", "--defaults", f"git+{published.as_uri()}", "orders-api", cwd=tmp_path)
+    assert done.returncode == 0, done.stderr
+    assert "_commit: v1.0.0\n" in (tmp_path / "orders-api" / owners.ANSWERS_FILE).read_text()
