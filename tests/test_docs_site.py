@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -38,10 +39,10 @@ def build(repository: Path) -> tuple[int, str]:
 
 
 @pytest.fixture(scope="module")
-def folder(repository: Path) -> Path:
-    """The site as `make docs` builds it, without the playground."""
+def folder(repository: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The site as `make docs` builds it, without the playground. Builds that fail don't change it."""
     assert build(repository) == (0, "")
-    return repository / "build" / "docs"
+    return shutil.copytree(repository / "build" / "docs", tmp_path_factory.mktemp("site") / "docs")
 
 
 def test_the_commands_of_the_page_build_and_serve_it(repository: Path, folder: Path) -> None:
