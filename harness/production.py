@@ -240,10 +240,17 @@ def production(service: Path, answers: Answers) -> Iterator[Production]:
             started.compose(
                 "--profile=*", "down", "--volumes", "--remove-orphans", "--timeout=5", "--rmi=local"
             )
-            for image in {*docker("image", "ls", "--quiet", f"--filter=reference={started.image}").split()}:
-                until(functools.partial(is_unused, image), "the image's containers are removed")
-                docker("rmi", "--force", image)
+            until(functools.partial(is_down, name), "the containers are removed")
+            tags = ("image", "ls", "--format={{.Repository}}:{{.Tag}}", f"--filter=reference={started.image}")
+            # By their tags: another test that runs may have built the same image.
+            for tag in docker(*tags).split():
+                docker("rmi", "--force", tag)
             shutil.rmtree(service / "secrets", ignore_errors=True)
+
+
+def is_down(project: str) -> bool:
+    """Tell whether no container of a project is left. The engine may still be removing one."""
+    return not docker("ps", "--all", "--quiet", f"--filter=label=com.docker.compose.project={project}")
 
 
 def is_unused(image: str) -> bool:
