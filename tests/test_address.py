@@ -112,6 +112,21 @@ def test_a_service_links_to_the_pages_of_its_parts_alone(published: Path, servic
     assert {"updating", "servers", "deploy-on-one-server"} <= default
 
 
+def test_a_service_that_exists_gets_the_links_with_its_next_update(published: Path, tmp_path: Path) -> None:
+    before, after = git(published, "rev-parse", "HEAD~1", "HEAD").split()
+    service = tmp_path / "orders-api"
+    copier = (sys.executable, "-m", "copier")
+    options = ("--defaults", "--quiet")
+    run(*copier, "copy", *options, f"--vcs-ref={before}", str(published), str(service), cwd=tmp_path)
+    assert links(service) == set()
+    git(service, "init", "--quiet")
+    commit(service, "Start from copier-fastapi")
+    done = run(*copier, "update", *options, f"--vcs-ref={after}", cwd=service)
+    assert done.returncode == 0, done.stderr
+    assert "updating" in links(service)
+    assert set(git(service, "diff", "--name-only").split()) == {".copier-answers.yml", *PAGES}
+
+
 def test_a_service_links_nowhere_while_there_is_no_address(published: Path, tmp_path: Path) -> None:
     repository = tmp_path / "copier-fastapi"
     git(tmp_path, "clone", "--quiet", str(published), str(repository))
