@@ -9,13 +9,13 @@ from pathlib import Path
 
 from harness.matrix import ROOT
 
+# Variables of this shell that a command in a new shell doesn't have. `make` sets the last ones.
+OF_THIS_SHELL = {"VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "PORT"}
+OF_THIS_SHELL |= {"ARGS", "MAKEFLAGS", "MAKELEVEL", "MAKEOVERRIDES", "MFLAGS"}
+
 # Variables with an author for commits, without the user's git settings, and with the tools of this Python
 # environment first on the PATH.
-ENVIRONMENT = {
-    name: value
-    for name, value in os.environ.items()
-    if name not in {"VIRTUAL_ENV", "UV_PYTHON", "UV_PROJECT_ENVIRONMENT", "PORT"}
-} | {
+ENVIRONMENT = {name: value for name, value in os.environ.items() if name not in OF_THIS_SHELL} | {
     "GIT_AUTHOR_EMAIL": "somebody@localhost",
     "GIT_AUTHOR_NAME": "Somebody",
     "GIT_COMMITTER_EMAIL": "somebody@localhost",
