@@ -1,4 +1,4 @@
-"""Updates services as their owners do: on the command line, and as the page on updates says."""
+"""Updates services as their owners do: on the command line, and as the pages on updates say."""
 
 import re
 import shlex
@@ -12,7 +12,7 @@ from harness import owners, running
 from harness.clones import commit, git, run
 from harness.pages import ADDRESS, Block, blocks, page, part, shell
 
-PAGE = "docs/updating.md"
+PAGES = "".join(map(page, ("docs/updating.md", "docs/change-an-answer.md", "docs/troubleshoot-updates.md")))
 
 # The files that an update leaves to the owner, who locks again afterwards.
 LOCKS = ("uv.lock", "requirements.txt", "requirements-dev.txt")
@@ -41,13 +41,13 @@ def copier_update(service: Path, *options: str) -> subprocess.CompletedProcess[s
 
 
 def page_blocks(title: str) -> list[Block]:
-    """Return the blocks below a heading of the page on updates."""
-    return blocks(part(page(PAGE), title))
+    """Return the blocks below a heading of the pages on updates."""
+    return blocks(part(PAGES, title))
 
 
 def page_shell(title: str) -> list[str]:
-    """Return the shell blocks below a heading of the page on updates."""
-    return shell(part(page(PAGE), title))
+    """Return the shell blocks below a heading of the pages on updates."""
+    return shell(part(PAGES, title))
 
 
 def page_text(title: str) -> str:
@@ -57,7 +57,7 @@ def page_text(title: str) -> str:
 
 
 def follow(block: str, service: Path, template: Path) -> subprocess.CompletedProcess[str]:
-    """Run a block of the page. <COMMIT> is the template's first commit, of which services here are copies."""
+    """Run a block of the pages. <COMMIT> is the template's first commit, of which services here are copies."""
     script = block.replace(ADDRESS, str(template))
     if "<COMMIT>" in script:
         script = script.replace("<COMMIT>", git(template, "rev-list", "--max-parents=0", "HEAD").strip())

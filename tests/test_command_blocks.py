@@ -53,6 +53,31 @@ ASKED = by("tests/test_docs.py::test_a_command_of_a_first_page_asks_and_takes_en
 KNOWN: dict[str, Known] = {
     "README.md": {"*": ASKED},
     "docs/index.md": {"*": ASKED},
+    "docs/back-up-and-restore.md": {
+        "Make a backup at once": by(f"{OPERATED}test_an_item_comes_back_from_a_backup"),
+        "Keep copies elsewhere": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
+        "The restore drill": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
+        "Restore the database": by(f"{OPERATED}test_an_item_comes_back_from_a_backup"),
+        "Restore on a new server": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
+    },
+    "docs/change-a-password.md": {
+        "*": by("tests/test_proxies.py::test_a_password_is_changed_and_no_request_is_lost"),
+    },
+    "docs/change-an-answer.md": {
+        "Change an answer": by(
+            f"{UPDATE}test_an_answer_is_changed_as_the_page_says",
+            f"{UPDATE}test_other_deleted_files_are_listed_and_recovered_as_the_page_says",
+        ),
+        "Add a database": by(
+            f"{UPDATE}test_a_database_conflicts_with_endpoints_that_were_changed_and_with_nothing_else"
+        ),
+        "Add manifests for Kubernetes": by(
+            "tests/test_update_kubernetes.py::test_the_command_of_the_page_adds_manifests"
+        ),
+        "From a single file to a package": by(
+            f"{UPDATE}test_a_single_file_gets_a_database_only_as_a_package"
+        ),
+    },
     "docs/ci.md": {
         "On GitHub, once": NotRun("asks GitHub about an image that its owner has published"),
         "Deploy": NotRun("signs in to a registry on a server of the owner's"),
@@ -67,8 +92,6 @@ KNOWN: dict[str, Known] = {
         "More than one container": by(
             "tests/test_three_containers.py::test_each_of_three_containers_gets_requests"
         ),
-        "Change a password": by("tests/test_proxies.py::test_a_password_is_changed_and_no_request_is_lost"),
-        "Move to a proxy": by(f"{ONE_SERVER}test_a_service_with_data_moves_to_a_proxy_and_keeps_its_rows"),
     },
     "docs/docker-swarm.md": {
         "Once": by("tests/test_docker_swarm.py::test_two_replicas_serve"),
@@ -111,16 +134,14 @@ KNOWN: dict[str, Known] = {
         "A change while the service runs": by(
             f"{OPERATED}test_a_release_answers_before_and_after_the_migration_of_the_next"
         ),
-        "Make a backup at once": by(f"{OPERATED}test_an_item_comes_back_from_a_backup"),
-        "Keep copies elsewhere": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
-        "The restore drill": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
-        "Restore the database": by(f"{OPERATED}test_an_item_comes_back_from_a_backup"),
-        "Restore on a new server": by(f"{OPERATED}test_an_item_comes_back_on_a_new_server_from_a_copy"),
     },
     "docs/playground.md": {
         "See every file before you copy | make playground": by(
             "tests/test_playground_browser.py::test_the_commands_of_the_page_build_and_serve_it"
         )
+    },
+    "docs/proxy.md": {
+        "Move to a proxy": by(f"{ONE_SERVER}test_a_service_with_data_moves_to_a_proxy_and_keeps_its_rows"),
     },
     "docs/recipes": {"*": RECIPE},
     "docs/recipes/command.md": {
@@ -153,28 +174,7 @@ KNOWN: dict[str, Known] = {
             "tests/test_address.py::test_one_command_replaces_what_stands_for_the_address"
         ),
     },
-    "docs/updating.md": {
-        "Take what is new": by("tests/test_update_installed.py::test_an_update_can_be_followed_on_the_page"),
-        "Change an answer": by(
-            f"{UPDATE}test_an_answer_is_changed_as_the_page_says",
-            f"{UPDATE}test_other_deleted_files_are_listed_and_recovered_as_the_page_says",
-        ),
-        "Add a database": by(
-            f"{UPDATE}test_a_database_conflicts_with_endpoints_that_were_changed_and_with_nothing_else"
-        ),
-        "Add manifests for Kubernetes": by(
-            "tests/test_update_kubernetes.py::test_the_command_of_the_page_adds_manifests"
-        ),
-        "From a single file to a package": by(
-            f"{UPDATE}test_a_single_file_gets_a_database_only_as_a_package"
-        ),
-        "Resolve a conflict": by(
-            "tests/test_update_installed.py::test_a_conflict_in_the_lock_is_resolved_as_the_page_says"
-        ),
-        "Update without anybody there": by(
-            "tests/test_update_conflicts.py::"
-            "test_the_scheduled_job_asks_nothing_and_succeeds_without_a_conflict"
-        ),
+    "docs/troubleshoot-updates.md": {
         "An answer was changed by hand": by(
             "tests/test_update_situations.py::"
             "test_an_answer_changed_by_hand_is_changed_again_as_the_page_says"
@@ -186,6 +186,16 @@ KNOWN: dict[str, Known] = {
         "The template had uncommitted changes when it was copied": SITUATION,
         "The template was copied from a folder that is not in git": SITUATION,
         "The service is newer than the newest release": SITUATION,
+    },
+    "docs/updating.md": {
+        "Take what is new": by("tests/test_update_installed.py::test_an_update_can_be_followed_on_the_page"),
+        "Resolve a conflict": by(
+            "tests/test_update_installed.py::test_a_conflict_in_the_lock_is_resolved_as_the_page_says"
+        ),
+        "Update without anybody there": by(
+            "tests/test_update_conflicts.py::"
+            "test_the_scheduled_job_asks_nothing_and_succeeds_without_a_conflict"
+        ),
     },
 }
 

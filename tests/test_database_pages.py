@@ -1,4 +1,4 @@
-"""Tests that docs/databases.md and docs/operate-databases.md can be followed with each database."""
+"""Tests that the pages on databases can be followed with each database."""
 
 import re
 import shutil
@@ -21,7 +21,7 @@ from harness.variants import variants
 from tests.conftest import Render, RenderTo
 
 USE = page("docs/databases.md")
-OPERATE = page("docs/operate-databases.md")
+OPERATE = page("docs/operate-databases.md") + page("docs/back-up-and-restore.md")
 
 # The sections whose commands are run here with each database.
 FOLLOWED = (
@@ -106,7 +106,7 @@ def test_a_model_is_changed_as_the_page_says(answers: Answers, render: Render) -
 
 
 class Deployed:
-    """Runs a service in production as its pages and docs/operate-databases.md say, on this port."""
+    """Runs a service in production as its pages and those on databases say, on this port."""
 
     def __init__(self, service: Path, database: str, port: int) -> None:
         self.service = service

@@ -253,9 +253,9 @@ def variables_in(text: str) -> set[str]:
     return {codes(name)[0] for name, *_ in rows(text, "variable")}
 
 
-def test_the_page_of_servers_has_every_variable(render: Render) -> None:
+def test_the_page_of_variables_has_every_variable(render: Render) -> None:
     service = render(database="postgresql", cache="redis")
-    assert variables_in(page("docs/servers.md")) == settings_of(service) | OF_THE_SERVERS
+    assert variables_in(page("docs/environment-variables.md")) == settings_of(service) | OF_THE_SERVERS
 
 
 @pytest.mark.parametrize("layout", values("layout"))

@@ -239,14 +239,14 @@ def test_the_command_of_the_page_starts_the_proxy_again(server: Production) -> N
     until(server.is_ready, "the service is ready")
 
 
-# Passwords, as docs/deploy-on-one-server.md changes them
+# Passwords, as docs/change-a-password.md changes them
 
-PASSWORDS = {"postgresql": "Of PostgreSQL", "mysql": "Of MySQL", "redis": "Of the cache"}
+PASSWORDS = {"postgresql": "PostgreSQL", "mysql": "MySQL", "redis": "The cache"}
 
 
 def test_every_password_has_a_section() -> None:
-    whole = section(page("docs/deploy-on-one-server.md"), "Change a password")
-    assert re.findall("^### (.*)$", whole, re.MULTILINE) == [*PASSWORDS.values()]
+    titles = re.findall("^## (.*)$", page("docs/change-a-password.md"), re.MULTILINE)
+    assert titles == [*PASSWORDS.values()]
 
 
 @pytest.mark.parametrize("question", ["database", "cache"])
@@ -257,7 +257,7 @@ def test_a_password_is_changed_and_no_request_is_lost(server: Production, questi
     secrets = server.service / "secrets"
     before = {name: (secrets / name).read_text() for name in (f"{question}_password", f"{question}_url")}
     with server.traffic() as traffic:
-        for block in shell(section(page("docs/deploy-on-one-server.md"), PASSWORDS[answer])):
+        for block in shell(section(page("docs/change-a-password.md"), PASSWORDS[answer])):
             run(block, server.service, **server.environment)
     assert traffic.lost == []
     assert traffic.missing(lambda path: server.request("GET", path)) == []

@@ -10,7 +10,7 @@ from harness.clones import commit, git
 from harness.matrix import values
 from harness.owners import files, lost_lines
 from harness.pages import codes, page, rows, section
-from harness.updates import PAGE, copier_update, follow, is_new, move_on, page_shell, page_text, start
+from harness.updates import PAGES, copier_update, follow, is_new, move_on, page_shell, page_text, start
 from tests.test_update_situations import SITUATIONS
 
 pytestmark = pytest.mark.update
@@ -49,7 +49,7 @@ TYPED = {
 
 
 def test_every_command_of_the_page_is_in_a_section_that_a_test_runs() -> None:
-    titles = re.findall(r"^##+ (.*)$", page(PAGE), re.MULTILINE)
+    titles = re.findall(r"^#+ (.*)$", PAGES, re.MULTILINE)
     assert {title for title in titles if page_shell(title)} <= TYPED
 
 
@@ -57,7 +57,7 @@ def test_every_command_of_the_page_is_in_a_section_that_a_test_runs() -> None:
 
 
 def test_the_page_lists_what_an_answer_is_refused_for(copier_fastapi: Path) -> None:
-    table = rows(section(page(PAGE), "Change an answer"), "from")
+    table = rows(part(PAGES, "Change an answer"), "from")
     named = {name for _, _, files in table for name in codes(files)}
     risks = (copier_fastapi / "includes/files_at_risk.jinja").read_text()
     lists = re.findall(r"'(?:files|with_any)': \[(.*?)\]", risks, re.DOTALL)

@@ -75,7 +75,7 @@ SITUATIONS = {
 
 
 def test_the_page_has_every_bad_situation() -> None:
-    titles = re.findall(r"^### (.*)$", page("docs/updating.md"), re.MULTILINE)
+    titles = re.findall(r"^### (.*)$", page("docs/troubleshoot-updates.md"), re.MULTILINE)
     assert {title for title in titles if title != "An answer was changed by hand"} == SITUATIONS.keys()
 
 
