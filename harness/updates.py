@@ -57,7 +57,7 @@ def page_text(title: str) -> str:
 
 
 def follow(block: str, service: Path, template: Path) -> subprocess.CompletedProcess[str]:
-    """Run a block of the pages. <COMMIT> is the template's first commit, of which services here are copies."""
+    """Run a block of the pages. <COMMIT> is the template's first commit, which the services are copies of."""
     script = block.replace(ADDRESS, str(template))
     if "<COMMIT>" in script:
         script = script.replace("<COMMIT>", git(template, "rev-list", "--max-parents=0", "HEAD").strip())

@@ -106,7 +106,7 @@ class Runner:
         output.write_text("")
         known = self.known() | {"GITHUB_OUTPUT": str(output)} | environment
         assert "${{" not in step["run"], "a step lets a value become part of its script"
-        done = self.shell(step["run"], known)
+        done = self.shell(step["run"], known, step.get("shell", ""))
         if done.returncode:
             raise StepError(step.get("name", step["run"]), done.stdout)
         return {found[1]: found[2] or found[4] or "" for found in OUTPUT.finditer(output.read_text())}
@@ -124,9 +124,13 @@ class Runner:
             **self.environment,
         }
 
-    def shell(self, script: str, environment: Mapping[str, str]) -> subprocess.CompletedProcess[str]:
+    def shell(
+        self, script: str, environment: Mapping[str, str], shell: str = ""
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a script with the options that GitHub gives a shell which a step names, or names not."""
+        options = {"": ["-e"], "bash": ["--noprofile", "--norc", "-eo", "pipefail"]}[shell]
         return subprocess.run(
-            ["bash", "-e", "-c", script],
+            ["bash", *options, "-c", script],
             cwd=self.checkout,
             env=environment,
             stdin=subprocess.DEVNULL,

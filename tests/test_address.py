@@ -105,7 +105,14 @@ def test_the_pages_of_a_service_link_to_pages_that_exist(service: Path) -> None:
 
 
 def test_a_service_links_to_the_pages_of_its_parts_alone(published: Path, service: Path) -> None:
-    of_parts = {"databases", "operate-databases", "back-up-and-restore", "first-resource", "cache", "observability"}
+    of_parts = {
+        "databases",
+        "operate-databases",
+        "back-up-and-restore",
+        "first-resource",
+        "cache",
+        "observability",
+    }
     of_parts |= {"kubernetes", "proxy"}
     assert of_parts <= links(service)
     default = links(copied(published, "default", {}))

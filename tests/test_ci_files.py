@@ -9,10 +9,14 @@ from typing import Any
 import pytest
 import yaml
 
-from harness.clones import git
+from harness.clones import git, run
 from harness.matrix import ENVIRONMENT, Answers, facts, rendered
-from harness.pages import page, section
+from harness.pages import page, rows, section
 from harness.steps import steps
+from harness.workflows import filled
+
+# The pages on a new service.
+STARTS = ("docs/getting-started.md", "docs/getting-started-postgresql.md")
 
 FILES = {
     "github": [
@@ -138,6 +142,76 @@ def test_a_job_holds_a_token_of_the_owner_or_runs_code_of_others_and_never_both(
     for name in ("update", "pull-request"):
         steps = str(jobs[name]["steps"])
         assert not re.search(r"pytest|prek|uv sync|pip install", steps)
+
+
+def test_on_gitlab_a_token_has_an_environment_that_no_job_has_which_runs_code_of_others(
+    files: dict[str, list[Path]],
+) -> None:
+    """A variable without an environment is in every job, also where it is protected."""
+    for file in files[".gitlab-ci.yml"]:
+        jobs = {name: job for name, job in yaml.safe_load(file.read_text()).items() if isinstance(job, dict)}
+        places = {name: job["environment"] for name, job in jobs.items() if "environment" in job}
+        assert places == {"deploy": "production", "update": {"name": "update", "action": "access"}}
+        assert not re.search(r"pytest|prek|uv sync|pip install", str(jobs["update"]["script"]))
+    rows_of_page = {cells[0]: cells[2] for cells in rows(page("docs/ci.md"), "name")}
+    for name in ("`DEPLOY_KEY`", "`DEPLOY_KNOWN_HOSTS`"):
+        assert rows_of_page[name].endswith("with the environment `production`")
+
+
+def test_the_branch_of_an_update_writes_no_cache_that_a_release_reads(files: dict[str, list[Path]]) -> None:
+    for file in files["ci.yml"]:
+        jobs = yaml.safe_load(file.read_text())["jobs"]
+        written = [
+            str(step["with"][name])
+            for job in jobs.values()
+            for step in job["steps"]
+            for name in ("cache", "cache-to", "enable-cache")
+            if name in step.get("with", {})
+        ]
+        assert len(written) == 2
+        for expression in written:
+            assert filled(expression, {"inputs.ref": "update-from-the-template"}) in {"", "false"}
+            assert filled(expression, {"inputs.ref": ""}) in {"pip", "true", "type=gha,mode=max"}
+
+
+def test_an_image_is_named_latest_after_the_scan(files: dict[str, list[Path]]) -> None:
+    for file in files["release.yml"]:
+        publish = yaml.safe_load(file.read_text())["jobs"]["publish"]["steps"]
+        names = [step.get("name") for step in publish]
+        assert names[-3:] == [
+            "Scan, and fail on what can be fixed",
+            "Attest where the image comes from",
+            "Name it latest",
+        ]
+        assert ":latest" not in str(publish[:-1])
+    for file in files[".gitlab-ci.yml"]:
+        pipeline = yaml.safe_load(file.read_text())
+        stages = pipeline["stages"]
+        assert stages.index(pipeline["latest"]["stage"]) > stages.index(pipeline["scan"]["stage"])
+        assert ":latest" not in str(pipeline["publish"])
+
+
+def test_each_commit_of_the_main_branch_is_released(files: dict[str, list[Path]]) -> None:
+    for file in files["release.yml"]:
+        group = yaml.safe_load(file.read_text())["concurrency"]
+        assert group == {"group": "release", "cancel-in-progress": False, "queue": "max"}
+    for file in files[".gitlab-ci.yml"]:
+        [_, of_main] = yaml.safe_load(file.read_text())["workflow"]["rules"]
+        assert of_main["auto_cancel"] == {"on_new_commit": "none"}
+
+
+def test_a_new_service_is_on_the_branch_that_is_released(
+    files: dict[str, list[Path]], tmp_path: Path
+) -> None:
+    message = yaml.safe_load(page("copier.yml"))["_message_after_copy"]
+    for name, text in {"message": message, **{name: page(name) for name in STARTS}}.items():
+        [command] = re.findall(r"git init [^&\n]*", text)
+        folder = tmp_path / Path(name).name
+        folder.mkdir()
+        # Without the user's settings, git's own default is another branch.
+        run(*command.split(), cwd=folder)
+        released = yaml.load(files["release.yml"][0].read_text(), yaml.BaseLoader)["on"]["push"]["branches"]
+        assert [git(folder, "symbolic-ref", "--short", "HEAD").strip()] == released
 
 
 def test_the_job_that_the_page_adds_has_no_finding_either(tmp_path: Path) -> None:

@@ -125,8 +125,12 @@ def test_the_job_that_deploys_releases_the_image_of_the_commit_on_the_server(
     ("source", "variables", "jobs"),
     [
         ("merge_request_event", {"CI_COMMIT_BRANCH": ""}, ["test", "smoke-test"]),
-        ("push", {}, ["test", "smoke-test", "publish", "scan"]),
-        ("push", {"DEPLOY_HOST": "deploy@example.test"}, ["test", "smoke-test", "publish", "scan", "deploy"]),
+        ("push", {}, ["test", "smoke-test", "publish", "scan", "latest"]),
+        (
+            "push",
+            {"DEPLOY_HOST": "deploy@example.test"},
+            ["test", "smoke-test", "publish", "scan", "latest", "deploy"],
+        ),
         ("schedule", {"DEPLOY_HOST": "deploy@example.test"}, ["update"]),
     ],
 )

@@ -189,7 +189,7 @@ def test_the_next_run_renews_the_request_that_is_open(
 ) -> None:
     service, _ = with_a_conflict(ci, tmp_path)
     first = git(service, "rev-parse", BRANCH)
-    api.requests, api.calls = [{"number": 7, "iid": 7}], []
+    api.requests, api.calls = [{"number": 7, "iid": 7, "draft": True}], []
     updated(service, tmp_path, api, ci)
     [call] = [call for call in api.calls if call.method != "GET"]
     assert call.method in {"PATCH", "PUT"}
@@ -209,6 +209,20 @@ def test_the_next_run_takes_no_commit_of_the_owner_from_the_branch(
     with pytest.raises((StepError, JobError), match="has commits of somebody else"):
         updated(service, tmp_path, api, ci)
     assert git(service, "log", "-1", "--format=%s", BRANCH).strip() == "Resolve the conflict"
+
+
+@pytest.mark.parametrize("ci", FORGES)
+def test_the_next_run_takes_no_change_of_its_own_commit_from_the_branch(
+    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str
+) -> None:
+    service, _ = with_a_conflict(ci, tmp_path)
+    git(service, "worktree", "add", "--quiet", str(tmp_path / "branch"), BRANCH)
+    (tmp_path / "branch" / "Dockerfile").write_text("FROM scratch\n")
+    git(tmp_path / "branch", "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(service, "worktree", "remove", str(tmp_path / "branch"))
+    with pytest.raises((StepError, JobError), match="has commits of somebody else"):
+        updated(service, tmp_path, api, ci)
+    assert git(service, "show", f"{BRANCH}:Dockerfile") == "FROM scratch\n"
 
 
 needs_gh = pytest.mark.skipif(bool(why_no_gh()), reason=why_no_gh())
@@ -234,6 +248,24 @@ def test_with_a_token_of_its_own_workflows_are_updated_too(
         ".github/workflows/ci.yml"
     ]
     assert "by hand" not in request["body"]
+
+
+@needs_gh
+@pytest.mark.parametrize(("was_draft", "result"), [(True, "success"), (False, "skipped")])
+def test_a_pull_request_whose_draft_state_is_wrong_makes_room_for_another(
+    template: Path, tmp_path: Path, api: Forge, was_draft: bool, result: str
+) -> None:
+    api.requests = [{"number": 7, "draft": was_draft}]
+    github = github_runner(made(template, tmp_path, "v1.2.0", "github"), tmp_path, api)
+    github.values |= {"needs.update.outputs.state": "clean", "needs.test.result": result}
+    github.run("update.yml", "pull-request")
+    closed, opened = api.written()
+    assert (closed.method, closed.path.rpartition("/")[2], sent(closed.body)["state"]) == (
+        "PATCH",
+        "7",
+        "closed",
+    )
+    assert (opened.method, sent(opened.body)["draft"]) == ("POST", str(not was_draft).lower())
 
 
 @needs_gh

@@ -9,7 +9,7 @@ from harness import owners
 from harness.clones import commit, git
 from harness.matrix import values
 from harness.owners import files, lost_lines
-from harness.pages import codes, page, rows, section
+from harness.pages import codes, part, rows
 from harness.updates import PAGES, copier_update, follow, is_new, move_on, page_shell, page_text, start
 from tests.test_update_situations import SITUATIONS
 
