@@ -19,6 +19,8 @@ import build_playground
 ROOT = Path(__file__).parents[1]
 CONFIGURATION = ROOT / "zensical.toml"
 CHANGELOG = "CHANGELOG.md"
+# What a page shows on the site alone, such as a link to the playground.
+ON_THE_SITE = re.compile(r"<!-- on the site: (.*) -->")
 # Rendered services, whose pages are not this site's.
 EXAMPLES = "examples"
 
@@ -58,7 +60,8 @@ def gather(pages: Path) -> None:
     shutil.rmtree(pages, ignore_errors=True)
     shutil.copytree(ROOT / "docs", pages, ignore=shutil.ignore_patterns(EXAMPLES))
     for page in pages.rglob("*.md"):
-        page.write_text(page.read_text().replace(f"](../{CHANGELOG}", f"]({CHANGELOG.lower()}"))
+        text = page.read_text().replace(f"](../{CHANGELOG}", f"]({CHANGELOG.lower()}")
+        page.write_text(ON_THE_SITE.sub(r"\1", text))
     changelog = (ROOT / CHANGELOG).read_text()
     (pages / CHANGELOG.lower()).write_text(changelog.replace("](docs/", "]("))
 

@@ -12,8 +12,12 @@ import tomllib
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
-# Lines of the pages that are true until there is an address.
-UNTIL_THEN = re.compile(r"<!-- until there is an address -->\n.*?<!-- end -->\n\n?", re.DOTALL)
+# Lines of the pages that are true until there is an address, and those that take their place then.
+UNTIL_THEN = re.compile(
+    r"<!-- until there is an address -->\n.*?(?:<!-- then\n(.*?\n)-->\n)?<!-- end -->\n\n?", re.DOTALL
+)
+# Stands for the address of the site in the latter.
+THE_SITE = "https://SITE"
 
 
 def main() -> None:
@@ -36,12 +40,18 @@ def address(text: str) -> str:
 def write(repository: str, site: str) -> list[str]:
     """Write both addresses, and return the files that changed."""
     before = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["urls"]["Repository"]
+    site_before = tomllib.loads((ROOT / "zensical.toml").read_text())["project"]["site_url"] or THE_SITE
     texts = {
         name: (ROOT / name).read_text()
         for name in [*pages(), "pyproject.toml", "copier.yml", "zensical.toml"]
     }
-    changed = {name: text.replace(before, repository) for name, text in texts.items() if name in pages()}
-    changed["README.md"] = UNTIL_THEN.sub("", changed["README.md"])
+    changed = {
+        name: UNTIL_THEN.sub(lambda found: found[1] or "", text)
+        .replace(before, repository)
+        .replace(site_before, site)
+        for name, text in texts.items()
+        if name in pages()
+    }
     changed["pyproject.toml"] = with_value(texts["pyproject.toml"], "Repository = ", repository)
     changed["copier.yml"] = with_value(
         texts["copier.yml"], "documentation:\n  when: false\n  default: ", site

@@ -76,6 +76,11 @@ def test_one_command_replaces_what_stands_for_the_address(published: Path) -> No
     readme = (published / "README.md").read_text()
     assert f"uvx copier copy {REPOSITORY} orders-api" in readme
     assert "no public address" not in readme
+    assert f"]({SITE}/playground/index.html)" in readme
+    for name in ("README.md", "docs/getting-started.md", "docs/getting-started-postgresql.md"):
+        text = (published / name).read_text()
+        assert "absolute path of a clone" not in text
+        assert "<!--" not in text
     assert REPOSITORY in (published / "docs/pictures/questions.svg").read_text()
 
 
@@ -86,9 +91,11 @@ def test_the_readme_has_the_address_in_one_place(published: Path) -> None:
 def test_the_command_can_be_run_again_with_another_address(published: Path, tmp_path: Path) -> None:
     git(tmp_path, "clone", "--quiet", str(published), "again")
     assert write(tmp_path / "again", REPOSITORY, SITE) == ""
-    write(tmp_path / "again", "https://example.org/theirs", SITE)
+    write(tmp_path / "again", "https://example.org/theirs", "https://example.org/site")
     assert REPOSITORY not in (tmp_path / "again/README.md").read_text()
-    assert "copy https://example.org/theirs orders-api" in (tmp_path / "again/README.md").read_text()
+    readme = (tmp_path / "again/README.md").read_text()
+    assert "copy https://example.org/theirs orders-api" in readme
+    assert "](https://example.org/site/playground/index.html)" in readme
 
 
 @pytest.mark.parametrize("wrong", ["", "copier-fastapi", "https://example.com/two words"])

@@ -193,11 +193,9 @@ def anchors(text: str) -> set[str]:
 
 @pytest.mark.parametrize("name", PAGES)
 def test_the_links_of_a_page_lead_somewhere(name: str) -> None:
-    # `make docs` puts the playground there.
-    built = {"playground/index.html"} if name == "docs/index.md" else set()
-    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", page(name)):
-        if target in built:
-            continue
+    # What is in a comment is on the site alone, whose links `make docs` checks.
+    text = re.sub(r"<!--.*?-->", "", page(name), flags=re.DOTALL)
+    for target in re.findall(r"\]\((?!https?:)([^)]+)\)", text):
         file, _, anchor = target.partition("#")
         place = (ROOT / name).parent / file if file else ROOT / name
         assert place.exists(), target
@@ -213,7 +211,8 @@ def linked(name: str) -> set[str]:
 def test_every_page_is_reached_from_the_readme() -> None:
     reached = linked("README.md")
     indexes = [name for name in reached if name.endswith("/README.md")]
-    assert set(TOUR) <= reached.union(*map(linked, indexes))
+    # The first page of the site has its links for it alone.
+    assert set(TOUR) - {"docs/index.md"} <= reached.union(*map(linked, indexes))
 
 
 @pytest.mark.parametrize("name", PAGES)

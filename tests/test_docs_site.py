@@ -77,6 +77,11 @@ def test_every_page_is_on_the_site(folder: Path) -> None:
     assert "After you update" in (folder / "changelog.html").read_text()
 
 
+@pytest.mark.parametrize("name", ["index.html", "playground.html"])
+def test_the_playground_is_one_click_away(folder: Path, name: str) -> None:
+    assert re.search(r"href=\"?playground/index\.html", (folder / name).read_text())
+
+
 def test_a_page_asks_no_other_host(folder: Path) -> None:
     loads = re.compile(
         r"<(?:script|img|iframe|link(?![^>]*canonical))\b[^>]*(?:src|href)=\"?(https?:[^\s\">]+)"
