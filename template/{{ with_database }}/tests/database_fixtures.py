@@ -8,10 +8,12 @@ import pytest
 from alembic import command
 from alembic.config import Config
 from empty_database import empty_database
+from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine, async_sessionmaker
 
 from app.database import Database
 from app.engine import create_engines
+from app.environment import what_to_set
 from app.settings import Settings
 
 
@@ -20,6 +22,10 @@ async def migrated(anyio_backend: str) -> AsyncGenerator[None]:
     """Have `DATABASE_URL` name a new database that all migrations have run on."""
     with pytest.MonkeyPatch.context() as patch:
         async with empty_database(patch):
+            try:
+                Settings.read()
+            except ValidationError as error:
+                pytest.exit(f"{what_to_set(error)}. Set it in tests/conftest.py.", 1)
             migrations = Config(toml_file="pyproject.toml")
             await asyncio.to_thread(command.upgrade, migrations, "head")
             yield

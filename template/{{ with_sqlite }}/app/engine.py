@@ -4,6 +4,8 @@ import logging
 import os
 import shutil
 import sqlite3
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -35,8 +37,14 @@ UNAVAILABLE = {
 logging.getLogger("aiosqlite").setLevel(logging.INFO)
 
 
-def create_engines(settings: Settings) -> tuple[AsyncEngine, AsyncEngine]:
-    """Create an engine for single statements and one for transactions."""
+def create_engines(
+    settings: Settings, *, check_foreign_keys: bool = True
+) -> tuple[AsyncEngine, AsyncEngine]:
+    """Create an engine for single statements and one for transactions.
+
+    A migration copies a table and drops it. With foreign keys, that would delete the rows of
+    other tables that refer to it, or fail.
+    """
     common: dict[str, Any] = {
         "url": make_url(settings.database_url).set(drivername="sqlite+aiosqlite"),
         # The driver must not begin transactions by itself.
@@ -50,16 +58,35 @@ def create_engines(settings: Settings) -> tuple[AsyncEngine, AsyncEngine]:
     # SQLite has one writer at a time. The writers of a process queue for this connection instead of polling the file.
     writing = create_async_engine(**common, pool_size=1)
     for engine in (reading, writing):
-        event.listen(engine.sync_engine, "connect", set_pragmas)
+        event.listen(engine.sync_engine, "connect", use_wal_mode)
+        if check_foreign_keys:
+            event.listen(engine.sync_engine, "connect", turn_on_foreign_keys)
     event.listen(writing.sync_engine, "begin", begin_immediate)
     event.listen(writing.sync_engine, "reset", roll_back)
     return reading, writing
 
 
-def set_pragmas(connection: Any, _: Any) -> None:
-    # In WAL mode, readers and the writer don't wait for each other.
+def use_wal_mode(connection: Any, _: Any) -> None:
+    """Have readers and the writer not wait for each other."""
     connection.execute("PRAGMA journal_mode = WAL")
+
+
+def turn_on_foreign_keys(connection: Any, _: Any) -> None:
     connection.execute("PRAGMA foreign_keys = ON")
+
+
+@contextmanager
+def foreign_keys_kept(connection: Connection) -> Generator[None]:
+    """Raise an error at the end of a block that leaves rows which refer to no row."""
+    before = broken_foreign_keys(connection)
+    yield
+    if broken := broken_foreign_keys(connection) - before:
+        raise RuntimeError(f"Rows would refer to no row: {min(broken)}.")
+
+
+def broken_foreign_keys(connection: Connection) -> set[str]:
+    rows = connection.exec_driver_sql("PRAGMA foreign_key_check")
+    return {f"{row.table}, rowid {row.rowid}" for row in rows}
 
 
 def begin_immediate(connection: Connection) -> None:

@@ -5,6 +5,8 @@ from pathlib import Path
 from typing import Any, Literal, Self
 
 import pydantic
+from dotenv import dotenv_values
+from pydantic_settings import EnvSettingsSource
 
 from app.limits import LimitSettings
 
@@ -27,14 +29,19 @@ class RuntimeSettings(LimitSettings):
     @pydantic.model_validator(mode="before")
     @classmethod
     def read_files(cls, values: dict[str, Any]) -> dict[str, Any]:
-        """Take a field that has no variable from its file."""
+        """Take a field that has no variable from its file, unless that is empty."""
+        variables = {**dotenv_values(".env"), **os.environ}
+        source = EnvSettingsSource(cls)
         for name in cls.model_fields.keys() - values.keys():
-            named = os.environ.get(f"{name}_FILE".upper())
+            named = variables.get(f"{name}_FILE".upper())
             path = Path(named or f"/run/secrets/{name}")
             try:
-                if named or path.exists():
-                    values[name] = path.read_text().strip()
-            except OSError as error:
-                reason = f"the file {path} can't be read: {error.strerror}"
+                text = path.read_text().strip() if named or path.exists() else ""
+                if text:
+                    field = cls.model_fields[name]
+                    values[name] = source.prepare_field_value(name, field, text, False)
+            except (OSError, ValueError) as error:
+                # The other errors are of text that is not UTF-8, and of a list that is no JSON.
+                reason = f"the file {path} can't be read: {getattr(error, 'strerror', error)}"
                 raise ValueError(f"{name.upper()}: {reason}") from error
         return values

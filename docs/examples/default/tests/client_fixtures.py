@@ -15,8 +15,8 @@ from app.main import app
 
 # What the developer has set counts in tests too.
 load_dotenv()
-# But tests name the host "test", and read the OpenAPI document.
-os.environ |= {"ALLOWED_HOSTS": "*", "API_DOCS": "true"}
+# But tests name the host "test", and read the OpenAPI document and the log.
+os.environ |= {"ALLOWED_HOSTS": "*", "API_DOCS": "true", "LOG_LEVEL": "INFO"}
 
 
 @pytest.fixture(scope="session")

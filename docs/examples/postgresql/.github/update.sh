@@ -4,8 +4,9 @@
 set -eu
 mkdir -p "$1"
 
+# Copier, without what was released in the last week, because most malicious releases are found within days.
 code=0
-uvx copier check-update --quiet || code=$?
+uvx --exclude-newer "7 days" copier check-update --quiet || code=$?
 case $code in
   0)
     echo current > "$1/state"
@@ -18,7 +19,7 @@ esac
 
 version() { sed -n 's/^_commit: //p'; }
 before=$(version < .copier-answers.yml)
-uvx copier update --defaults --skip uv.lock
+uvx --exclude-newer "7 days" copier update --defaults --skip uv.lock
 conflicts=$(git diff --name-only --diff-filter=U)
 deleted=$(git diff --name-only --diff-filter=D)
 case $conflicts in

@@ -94,7 +94,9 @@ def refuse_in_session(advice: str) -> None:
 
 
 READS = re.compile(
-    r"\s*(select|with|values|table|show|explain|pragma)\b", re.IGNORECASE
+    r"[\s(]*(select|values|table|show|explain|pragma"
+    r"|with\b(?!.*\b(insert|update|delete|merge)\b))\b",
+    re.IGNORECASE | re.DOTALL,
 )
 
 

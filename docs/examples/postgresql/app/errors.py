@@ -33,6 +33,18 @@ async def answer_http_exception(
     return await http_exception_handler(request, error)
 
 
+async def answer_group(
+    request: Request, group: ExceptionGroup[Exception]
+) -> Response | None:
+    """Respond to the HTTPException in a group, as what `app.middleware` adds raises it."""
+    error: Exception = group
+    while isinstance(error, ExceptionGroup) and len(error.exceptions) == 1:
+        [error] = error.exceptions
+    if isinstance(error, HTTPException):
+        return await answer_http_exception(request, error)
+    raise group
+
+
 async def answer_unavailable(
     connection: HTTPConnection, error: Unavailable
 ) -> Response | None:
@@ -67,6 +79,7 @@ Handler = Callable[[Any, Any], Coroutine[Any, Any, Any]]
 HANDLERS: dict[int | type[Exception], Handler] = {
     RequestValidationError: answer_invalid,
     HTTPException: answer_http_exception,
+    ExceptionGroup: answer_group,
     Unavailable: answer_unavailable,
 }
 

@@ -153,4 +153,7 @@ async def flush(session: AsyncSession) -> None:
     try:
         await session.flush()
     except IntegrityError as error:
+        # Another constraint that is broken is an error of this code.
+        if "uq_items_name" not in str(error.orig):
+            raise
         raise HTTPException(409, "The name is taken.") from error

@@ -15,6 +15,8 @@ class Base(DeclarativeBase):
             "pk": "pk_%(table_name)s",
         }
     )
+    # Have a flush load what the database computes: after the session, nothing can be loaded.
+    __mapper_args__ = {"eager_defaults": True}
 
 
 class Item(Base):

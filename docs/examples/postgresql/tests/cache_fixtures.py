@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import AsyncGenerator, Generator
+from urllib.parse import parse_qsl, urlencode, urlsplit
 
 import pytest
 from redis.exceptions import RedisError
@@ -16,9 +17,11 @@ LAST = 15 - int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw"))
 @pytest.fixture(scope="session", autouse=True)
 def cache_url() -> Generator[None]:
     """Have `CACHE_URL` name a database of the developer's cache server, but not the developer's."""
-    url = os.environ.get("CACHE_URL", "redis://127.0.0.1:6379")
+    url = urlsplit(os.environ.get("CACHE_URL", "redis://127.0.0.1:6379"))
+    # `db` counts more than the path.
+    query = urlencode(dict(parse_qsl(url.query)) | {"db": LAST})
     with pytest.MonkeyPatch.context() as patch:
-        patch.setenv("CACHE_URL", f"{url}/{LAST}")
+        patch.setenv("CACHE_URL", url._replace(query=query).geturl())
         yield
 
 

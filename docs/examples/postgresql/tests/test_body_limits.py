@@ -1,8 +1,13 @@
 from collections.abc import AsyncIterator, Callable
 
 import pytest
+from fastapi import Request, Response
+from fastapi.testclient import TestClient
 from httpx2 import ASGITransport, AsyncClient
 from limited_service import started
+from starlette.middleware.base import RequestResponseEndpoint as CallNext
+
+from app.service import Service
 
 Body = bytes | AsyncIterator[bytes]
 
@@ -42,6 +47,23 @@ async def test_a_body_over_the_limit_of_its_route_is_a_413(
     assert response.status_code == status
     expected = size if status == 200 else {"detail": "Content Too Large"}
     assert response.json() == expected
+
+
+def test_a_body_over_the_limit_is_a_413_behind_middleware_too() -> None:
+    service = Service()
+
+    @service.middleware("http")
+    async def pass_on(request: Request, call_next: CallNext) -> Response:
+        return await call_next(request)
+
+    @service.post("/bodies")
+    async def count(request: Request) -> int:
+        return len(await request.body())
+
+    with TestClient(service) as client:
+        response = client.post("/bodies", content=b"x" * (2**20 + 1))
+    assert response.status_code == 413
+    assert response.json() == {"detail": "Content Too Large"}
 
 
 def test_a_variable_sets_the_limit(monkeypatch: pytest.MonkeyPatch) -> None:
