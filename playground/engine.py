@@ -27,6 +27,8 @@ Answers = dict[str, Any]
 HIGHLIGHTED = 60_000
 # What Copier writes before a sentence, where the page shows the sentence beside its question.
 WHERE = re.compile(r"^(Validation error for question|Invalid choice for) '\w+': ")
+# What is said of an answer that Python can't read as a type. Python's own sentence is for programmers.
+UNREADABLE = {"int": "a whole number, in digits"}
 
 
 class File(NamedTuple):
@@ -186,6 +188,10 @@ class Playground:
         """Return the parsed answer, and the sentence of the validator that refuses it, or ""."""
         try:
             parsed = question.parse_answer(answer)
+        except ValueError as error:
+            problem = WHERE.sub("", str(error))
+            return answer, problem if question.choices else UNREADABLE.get(question.get_type_name(), problem)
+        try:
             question.validate_answer(parsed)
         except ValueError as error:
             return answer, WHERE.sub("", str(error))

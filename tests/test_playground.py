@@ -102,7 +102,7 @@ def test_the_questions_are_those_of_copier(playground: Playground) -> None:
     [
         ({"project_name": "Orders API"}, "project_name", "begin with a letter from a to z"),
         ({"workers": "99"}, "workers", "a whole number from 1 to 64"),
-        ({"workers": "many"}, "workers", "invalid literal for int() with base 10: 'many'"),
+        ({"workers": "many"}, "workers", "a whole number, in digits"),
         ({"database": "sqlite", "kubernetes": "yes"}, "kubernetes", "SQLite is a file on one server"),
         ({"server": "hypercorn"}, "server", "'hypercorn' is not in ['uvicorn'"),
     ],
