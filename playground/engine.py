@@ -43,11 +43,15 @@ Tree = dict[str, File]
 
 @dataclass(frozen=True)
 class Source:
-    """Says where the template is, and which commit of which address a service remembers for its updates."""
+    """Says where the template is, and which commit of which address a service remembers for its updates.
+
+    `ref` is the commit that the command asks for, or "" where Copier takes it unasked.
+    """
 
     folder: Path
     url: str
     commit: str
+    ref: str
 
 
 class _Worker(Worker):
@@ -73,9 +77,9 @@ def unpack(archive: bytes, folder: str) -> None:
 class Playground:
     """Holds one set of answers, what it renders to, and what the answers before it rendered to."""
 
-    def __init__(self, folder: str, url: str, commit: str) -> None:
+    def __init__(self, folder: str, url: str, commit: str, ref: str = "") -> None:
         compile_each_source_once()
-        self.source = Source(Path(folder), url, commit)
+        self.source = Source(Path(folder), url, commit, ref)
         # Has read the configuration, which takes as long as the questions.
         self.template: Template | None = None
         self.tree: Tree = {}
@@ -103,7 +107,13 @@ class Playground:
 
     def _worker(self, answers: Answers, destination: Path) -> Worker:
         worker = _Worker(
-            src_path=str(self.source.folder), dst_path=destination, data=answers, defaults=True, quiet=True
+            src_path=str(self.source.folder),
+            # Of a clone, Copier would take the newest tag.
+            vcs_ref="HEAD",
+            dst_path=destination,
+            data=answers,
+            defaults=True,
+            quiet=True,
         )
         worker.source = self.source
         if self.template:
@@ -248,13 +258,14 @@ class Playground:
 
     def command(self, questions: list[dict[str, Any]]) -> str:
         """Return the command that renders the same service on any machine."""
+        ref = [f"--vcs-ref {self.source.ref}"] if self.source.ref else []
         options = [
             f"--data {shlex.quote('{name}={value}'.format(**question))}"
             for question in questions[1:]
             if question["asked"] and question["value"] != question["default"]
         ]
         name = shlex.quote(str(questions[0]["value"]))
-        return " ".join(["uvx copier copy --defaults", *options, self.source.url, name])
+        return " ".join(["uvx copier copy --defaults", *ref, *options, self.source.url, name])
 
     def restore(self, archive: bytes) -> None:
         """Take an archive for what the answers before rendered to, which saves to render it."""

@@ -3,7 +3,7 @@
 const find = (selector) => document.querySelector(selector);
 const form = find("#questions");
 const status = find("#status");
-const { url, commit } = document.body.dataset;
+const { url, commit, ref } = document.body.dataset;
 
 // The answers that differ from the defaults, as they are in the link.
 let answers = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
@@ -274,7 +274,7 @@ async function begin() {
   status.textContent = "The default service. Copier is loading…";
   await keepForLater();
   engine = new Engine();
-  await engine.call("start", { url, commit });
+  await engine.call("start", { url, commit, ref });
   ready = true;
   find("#archive").disabled = false;
   status.textContent = "Copier is ready.";

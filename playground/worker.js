@@ -7,7 +7,7 @@ async function load(name) {
   return new Uint8Array(await response.arrayBuffer());
 }
 
-async function start({ url, commit }) {
+async function start({ url, commit, ref }) {
   const indexURL = new URL("./pyodide/", import.meta.url).href;
   const [pyodide, packages, template, rendered] = await Promise.all([
     loadPyodide({ indexURL }),
@@ -27,8 +27,8 @@ from playground.engine import Playground
 with open("/packages/playground/compiled.bin", "rb") as file:
     take_compiled(file.read())
 
-def start(url, commit, rendered):
-    playground = Playground("/template", url, commit)
+def start(url, commit, ref, rendered):
+    playground = Playground("/template", url, commit, ref)
     playground.restore(rendered.to_bytes())
 
     def call(method, given):
@@ -39,7 +39,7 @@ def start(url, commit, rendered):
 
 start
 `);
-  return python(url, commit, rendered);
+  return python(url, commit, ref, rendered);
 }
 
 let playground;

@@ -21,6 +21,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import jinja2
+from copier._vcs import get_latest_tag
 from packaging.requirements import Requirement
 
 ROOT = Path(__file__).parents[1]
@@ -77,8 +78,8 @@ def build(folder: Path, documentation: str = "") -> None:
         compile_modules(folder, Path(sources, "packages.tar.xz"))
     for name in ("page.css", "page.js", "worker.js"):
         shutil.copy(SOURCE / name, folder)
-    commit = described()
-    playground = Playground(str(ROOT), URL, commit)
+    commit, ref = described(ROOT), asked_for(ROOT)
+    playground = Playground(str(ROOT), URL, commit, ref)
     state = playground.answer({})
     (folder / "default.zip").write_bytes(playground.archive())
     lines = {file["path"]: playground.show(file["path"]) for file in state["files"]}
@@ -90,6 +91,7 @@ def build(folder: Path, documentation: str = "") -> None:
         url=URL,
         documentation=documentation,
         commit=commit,
+        ref=ref,
         state=state,
         first=FIRST,
         text=playground.tree[FIRST].content.decode(),
@@ -105,10 +107,20 @@ def compile_modules(folder: Path, packages: Path) -> None:
     subprocess.run([npm.node(), script, folder.resolve(), packages, unused], check=True)
 
 
-def described() -> str:
-    """Return the commit as Copier writes it into a service, or "" where this is no clone."""
-    git = ["git", "describe", "--tags", "--always"]
-    return subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=False).stdout.strip()
+def described(repository: Path) -> str:
+    """Return the commit as Copier writes it into a service."""
+    return git(repository, "describe", "--tags", "--always")
+
+
+def asked_for(repository: Path) -> str:
+    """Return the commit that a command has to ask for, or "" where Copier takes it unasked."""
+    commit, unasked = git(repository, "rev-parse", "HEAD"), get_latest_tag(str(repository))
+    return "" if git(repository, "rev-parse", f"{unasked}^{{commit}}") == commit else commit
+
+
+def git(repository: Path, *arguments: str) -> str:
+    command = ["git", *arguments]
+    return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
 
 
 def version(folder: Path) -> str:
@@ -129,8 +141,7 @@ def write_archive(archive: Path, files: dict[str, bytes]) -> None:
 
 def template() -> dict[str, bytes]:
     """Return the files of the template that are in git, by path."""
-    git = ["git", "ls-files", "-z", "copier.yml", "includes", "template"]
-    listed = subprocess.run(git, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    listed = git(ROOT, "ls-files", "-z", "copier.yml", "includes", "template")
     return {name: (ROOT / name).read_bytes() for name in listed.split("\0") if name}
 
 

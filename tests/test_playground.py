@@ -7,10 +7,13 @@ import zipfile
 from pathlib import Path
 from typing import Any
 
+import build_playground
 import copier
 import pytest
 
+from harness.clones import git
 from harness.matrix import ASKED, Answers, choices
+from harness.updates import move_on
 from playground.engine import Playground, unpack
 
 URL = "https://example.com/copier-fastapi"
@@ -77,6 +80,27 @@ def test_the_command_writes_what_the_archive_has(
     [written] = tmp_path.iterdir()
     unpack(playground.archive(), str(tmp_path / "archive"))
     assert without_source(files(tmp_path / "archive" / written.name)) == without_source(files(written))
+
+
+@pytest.mark.parametrize("tagged", [None, "HEAD", "HEAD~1"])
+def test_with_any_tag_the_command_writes_the_files_of_the_commit_that_is_built(
+    copier_fastapi: Path, tmp_path: Path, tagged: str | None
+) -> None:
+    move_on(copier_fastapi, "# built")
+    if tagged:
+        git(copier_fastapi, "tag", "v1.0.0", tagged)
+    commit, ref = build_playground.described(copier_fastapi), build_playground.asked_for(copier_fastapi)
+    playground = Playground(str(copier_fastapi), str(copier_fastapi), commit, ref)
+    state = playground.answer({})
+    assert "# built" in playground.tree[".editorconfig"].content.decode()
+    newest = git(copier_fastapi, "rev-parse", "HEAD").strip()
+    assert (f"--vcs-ref {newest}" in state["command"]) == (tagged == "HEAD~1")
+    line = state["command"].replace("uvx copier", f"{sys.executable} -m copier", 1)
+    written = tmp_path / "written"
+    written.mkdir()
+    subprocess.run(["bash", "-e", "-c", line], cwd=written, check=True)
+    unpack(playground.archive(), str(tmp_path / "archive"))
+    assert files(tmp_path / "archive" / "my-service") == files(written / "my-service")
 
 
 def test_a_service_from_the_archive_knows_where_its_updates_are(playground: Playground) -> None:
