@@ -3,12 +3,14 @@
 const find = (selector) => document.querySelector(selector);
 const form = find("#questions");
 const status = find("#status");
+const questions = find("#questions > fieldset");
 const { url, commit, ref } = document.body.dataset;
 
-// The answers that differ from the defaults, as they are in the link.
-let answers = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
-// What is shown: the questions, the files and the command.
+// The answers on the screen that differ from the defaults.
+let answers = {};
+// What is shown: the questions, the files and the command. And the link to the answers that these are of.
 let state;
+let shown = "";
 // The files of the default answers, until the worker is ready.
 let prerendered = {};
 let ready = false;
@@ -27,7 +29,8 @@ class Engine {
     this.worker.onmessage = ({ data: { id, result, error } }) => {
       const { resolve, reject } = this.waiting.get(id);
       this.waiting.delete(id);
-      error === undefined ? resolve(result) : reject(new Error(error));
+      // Of a traceback, the last line says what is wrong.
+      error === undefined ? resolve(result) : reject(new Error(error.trim().split("\n").pop()));
     };
     this.worker.onerror = (event) => {
       for (const { reject } of this.waiting.values()) reject(new Error(event.message || "the worker did not start"));
@@ -47,6 +50,8 @@ let engine;
 // While the worker renders, only the newest answers wait for it.
 let rendering = false;
 let newest = false;
+// Which answers of the link are to no question, in a sentence.
+let ignored = "";
 
 async function render() {
   if (!ready) return;
@@ -57,15 +62,30 @@ async function render() {
   rendering = true;
   do {
     newest = false;
-    status.textContent = "Copier renders…";
+    const link = linked();
+    shown = undefined;
+    allowToTake();
+    say("Copier renders…");
     try {
-      show(await engine.call("answer", answers));
+      const rendered = await engine.call("answer", answers);
+      shown = link;
+      show(rendered);
     } catch (error) {
-      status.textContent = `Copier stopped: ${error.message}`;
+      stopped(error);
     }
   } while (newest);
   rendering = false;
   document.body.dataset.rendered = location.hash;
+}
+
+function stopped(error) {
+  shown = undefined;
+  allowToTake();
+  say(`Copier stopped: ${error.message}`);
+}
+
+function say(text) {
+  status.textContent = [text, ignored].join(" ").trim();
 }
 
 // The questions
@@ -87,7 +107,7 @@ function showQuestion(question) {
   if (!question.choices.length) {
     const input = group.querySelector("input");
     input.setAttribute("aria-invalid", question.problem ? "true" : "false");
-    if (document.activeElement !== input) input.value = value;
+    if (input.value !== value) input.value = value;
     return;
   }
   for (const choice of question.choices) {
@@ -103,12 +123,49 @@ function showQuestion(question) {
   }
 }
 
-function answered(name, value) {
-  const { default: usual } = state.questions.find((question) => question.name === name);
-  delete answers[name];
-  if (value !== String(usual)) answers[name] = value;
-  history.replaceState(null, "", `#${new URLSearchParams(answers)}`);
-  find("#link").href = location.href;
+// The answers
+
+function linked() {
+  return new URLSearchParams(answers).toString();
+}
+
+function showLink() {
+  const [page] = location.href.split("#");
+  find("#link").href = linked() ? `${page}#${linked()}` : page;
+}
+
+// The command and the archive are of what is shown, so they wait until that is of the answers on the screen.
+function allowToTake() {
+  const current = shown === linked() && !state?.problem;
+  find("#copy").disabled = !current;
+  find("#archive").disabled = !current || !ready;
+}
+
+function take(next) {
+  answers = next;
+  state?.questions.forEach(showQuestion);
+  showLink();
+  allowToTake();
+}
+
+let typing;
+
+// Waits until nothing more is typed.
+function answer(next, wait = 0) {
+  ignored = "";
+  take(next);
+  history.replaceState(null, "", find("#link").href);
+  clearTimeout(typing);
+  typing = setTimeout(render, wait);
+}
+
+// Another version of the page may have had other questions.
+function answersOfLink() {
+  const given = [...new URLSearchParams(location.hash.slice(1))];
+  const isAsked = ([name]) => state.questions.some((question) => question.name === name);
+  const others = given.filter((entry) => !isAsked(entry)).map(([name]) => name);
+  ignored = others.length ? `The link has answers to questions that this page does not ask: ${others.join(", ")}.` : "";
+  return Object.fromEntries(given.filter(isAsked));
 }
 
 // The files
@@ -177,26 +234,25 @@ function mostChanged() {
 function choose(next) {
   path = next;
   for (const button of document.querySelectorAll("#tree button")) button.setAttribute("aria-current", String(button.dataset.path === path));
-  showFile();
+  showFile().catch(stopped);
 }
 
 function show(next) {
   state = next;
   state.questions.forEach(showQuestion);
   find("#command").value = state.command;
-  find("#copy").disabled = Boolean(state.problem);
-  find("#archive").disabled = Boolean(state.problem) || !ready;
+  allowToTake();
   if (state.problem) {
-    status.textContent = "An answer is refused. The files are those of the answers before.";
+    say("An answer is refused. The files are those of the answers before.");
     return;
   }
-  status.textContent = `${state.files.filter((file) => file.change !== "removed").length} files`;
+  say(`${state.files.filter((file) => file.change !== "removed").length} files.`);
   const current = state.files.find((file) => file.path === path);
   const changed = mostChanged();
   if (!current || (changed && !current.change)) path = (changed ?? state.files[0]).path;
   showTree();
   showChanges();
-  return showFile();
+  showFile().catch(stopped);
 }
 
 // What is taken away
@@ -207,37 +263,37 @@ find("#copy").addEventListener("click", async () => {
   // Only a page that came by HTTPS, or from this machine, has a clipboard.
   if (navigator.clipboard) await navigator.clipboard.writeText(command.value);
   else document.execCommand("copy");
-  status.textContent = "The command is copied.";
+  say("The command is copied.");
 });
 
 find("#archive").addEventListener("click", async () => {
-  const archive = new Blob([await engine.call("archive")], { type: "application/zip" });
   const name = state.questions.find((question) => question.name === "project_name").value;
-  const link = element("a", { href: URL.createObjectURL(archive), download: `${name}.zip` });
-  link.click();
-  setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  try {
+    const archive = new Blob([await engine.call("archive")], { type: "application/zip" });
+    const link = element("a", { href: URL.createObjectURL(archive), download: `${name}.zip` });
+    link.click();
+    setTimeout(() => URL.revokeObjectURL(link.href), 60_000);
+  } catch (error) {
+    stopped(error);
+  }
 });
 
-// Waits until nothing more is typed.
-let typing;
-form.addEventListener("input", ({ target }) => {
-  answered(target.name, target.value);
-  clearTimeout(typing);
-  typing = setTimeout(render, target.type === "radio" ? 0 : 250);
+form.addEventListener("input", ({ target: { name, value, type } }) => {
+  const { [name]: before, ...others } = answers;
+  const { default: usual } = state.questions.find((question) => question.name === name);
+  answer(value === String(usual) ? others : { ...others, [name]: value }, type === "radio" ? 0 : 250);
 });
 
 form.addEventListener("submit", (event) => event.preventDefault());
 
 form.addEventListener("reset", (event) => {
   event.preventDefault();
-  answers = {};
-  history.replaceState(null, "", location.pathname);
-  find("#link").href = location.href;
-  render();
+  answer({});
 });
 
 window.addEventListener("hashchange", () => {
-  answers = Object.fromEntries(new URLSearchParams(location.hash.slice(1)));
+  if (questions.disabled) return;
+  take(answersOfLink());
   render();
 });
 
@@ -266,23 +322,28 @@ function controlled() {
 }
 
 async function begin() {
-  find("#link").href = location.href;
   const built = await (await fetch(new URL("default.json", import.meta.url))).json();
   prerendered = built.lines;
-  show(built.state);
+  state = built.state;
+  take(answersOfLink());
+  show(state);
+  questions.disabled = false;
   if (typeof WebAssembly !== "object" || typeof Worker !== "function") throw new Error("it has no WebAssembly");
-  status.textContent = "The default service. Copier is loading…";
+  say("The default service. Copier is loading…");
   await keepForLater();
   engine = new Engine();
   await engine.call("start", { url, commit, ref });
   ready = true;
-  find("#archive").disabled = false;
-  status.textContent = "Copier is ready.";
-  if (Object.keys(answers).length) await render();
+  allowToTake();
+  say("Copier is ready.");
+  if (linked()) await render();
   document.body.dataset.ready = "true";
 }
 
 begin().catch((error) => {
+  // The files are those of the default answers, so that the questions show these too.
+  take({});
+  questions.disabled = true;
   status.textContent = `This browser can't run Copier (${error.message}). These are the default answers; run the command to choose others.`;
   status.className = "notice";
 });

@@ -13,10 +13,10 @@ from urllib.parse import urlencode
 import copier
 import httpx2
 import pytest
-from playwright.sync_api import Browser, BrowserContext, Page
+from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from harness import npm, pages
-from harness.browser import Site, browser, chromium, has_rendered, is_ready
+from harness.browser import PATIENCE, Site, browser, chromium, has_rendered, is_ready
 from harness.clones import ENVIRONMENT, run
 from harness.matrix import ASKED, ROOT, choices, label, ordered, rendered
 from harness.pages import ADDRESS, blocks
@@ -79,6 +79,35 @@ def page(context: BrowserContext, site: Site) -> Iterator[Page]:
     yield is_ready(page)
     page.close()
     assert errors == []
+
+
+@pytest.fixture
+def visitor(chrome: Browser) -> Iterator[Page]:
+    """A page of a new visitor, of which nothing is kept."""
+    context = chrome.new_context(service_workers="block")
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    yield page
+    context.close()
+
+
+class Held:
+    """Holds back a file of the page, until it is let go."""
+
+    def __init__(self, page: Page, name: str) -> None:
+        self.routes: list[Route] | None = []
+        page.route(f"**/{name}", self.hold)
+
+    def hold(self, route: Route) -> None:
+        if self.routes is None:
+            route.continue_()
+        else:
+            self.routes.append(route)
+
+    def let_go(self) -> None:
+        held, self.routes = self.routes or [], None
+        for route in held:
+            route.continue_()
 
 
 def answer(page: Page, **answers: Any) -> Page:
@@ -190,7 +219,112 @@ def test_reset_takes_the_default_answers_and_an_empty_link(page: Page) -> None:
     assert "#" not in page.url
 
 
+def test_no_answer_is_lost_that_is_given_before_the_questions_are_there(visitor: Page, site: Site) -> None:
+    held = Held(visitor, "default.json")
+    visitor.goto(site.url)
+    choice = 'input[name="database"][value="mysql"]'
+    assert visitor.is_disabled(choice)
+    assert visitor.is_disabled("#description")
+    held.let_go()
+    visitor.check(choice)
+    is_ready(visitor)
+    assert visitor.is_checked(choice)
+    assert "--data database=mysql" in visitor.input_value("#command")
+
+
+def test_the_link_is_that_of_the_answers_in_the_address(page: Page) -> None:
+    answer(page, cache="redis")
+    assert page.get_attribute("#link", "href") == page.url
+    page.focus("#project_name")
+    answer(page, project_name="orders-api")
+    assert page.get_attribute("#link", "href") == page.url
+    assert page.input_value("#project_name") == "orders-api"
+    page.go_back()
+    has_rendered(page, "#cache=redis")
+    assert page.get_attribute("#link", "href") == page.url
+    assert page.input_value("#project_name") == "my-service"
+
+
+def test_what_a_link_answers_that_is_not_asked_is_left_out_and_named(page: Page) -> None:
+    answer(page, database="mysql", queue="kafka", with_database=".")
+    assert page.inner_text("#status").endswith(
+        " files. The link has answers to questions that this page does not ask: queue, with_database."
+    )
+    assert page.input_value("#command").count("--data") == 1
+    assert page.is_enabled("#copy")
+    assert "queue" not in (page.get_attribute("#link", "href") or "")
+    page.check('input[name="database"][value="none"]')
+    has_rendered(page, "")
+    assert page.inner_text("#status").endswith(" files.")
+
+
+def test_an_error_of_copier_is_told_in_one_line_and_nothing_can_be_taken(visitor: Page, site: Site) -> None:
+    def fails(route: Route) -> None:
+        script = route.fetch().text()
+        raised = 'if "kafka" in given: raise ValueError("the template is wrong")'
+        route.fulfill(
+            body=script.replace("        result = getattr", f"        {raised}\n        result = getattr"),
+            content_type="text/javascript",
+        )
+
+    visitor.route("**/worker.js", fails)
+    visitor.goto(site.url)
+    is_ready(visitor)
+    answer(visitor, description="kafka")
+    assert visitor.inner_text("#status") == "Copier stopped: ValueError: the template is wrong"
+    assert visitor.is_disabled("#copy")
+    assert visitor.is_disabled("#archive")
+    answer(visitor, description="RabbitMQ")
+    assert visitor.is_enabled("#copy")
+    assert visitor.is_enabled("#archive")
+
+
 # What is taken away
+
+# Whether the command can be copied, and the archive downloaded.
+TAKEN = '["copy", "archive"].map((name) => !document.getElementById(name).disabled)'
+# Chooses a database, and tells what can be taken before anything else happens.
+CHOOSE = f"""value => {{
+    document.querySelector(`input[name="database"][value="${{value}}"]`).click();
+    return {TAKEN};
+}}"""
+
+
+def test_nothing_is_taken_from_an_answer_until_its_files_are_shown(page: Page) -> None:
+    assert page.evaluate(TAKEN) == [True, True]
+    assert page.evaluate(CHOOSE, "mysql") == [False, False]
+    has_rendered(page, "#database=mysql")
+    assert page.evaluate(TAKEN) == [True, True]
+    assert "--data database=mysql" in page.input_value("#command")
+
+
+def test_nothing_is_taken_while_copier_renders_an_answer_that_was_taken_back(page: Page) -> None:
+    page.evaluate(CHOOSE, "mysql")
+    page.wait_for_selector('#status:text-is("Copier renders…")')
+    assert page.evaluate(CHOOSE, "none") == [False, False]
+    has_rendered(page, "")
+    page.wait_for_selector("#copy:enabled")
+    assert page.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
+
+
+def test_the_command_of_a_link_waits_for_its_files(visitor: Page, site: Site) -> None:
+    held = Held(visitor, "packages.tar.xz")
+    visitor.goto(f"{site.url}#database=mysql")
+    visitor.wait_for_selector("#questions > :enabled")
+    assert visitor.is_checked('input[name="database"][value="mysql"]')
+    assert visitor.evaluate(TAKEN) == [False, False]
+    held.let_go()
+    is_ready(visitor)
+    assert visitor.evaluate(TAKEN) == [True, True]
+    assert "--data database=mysql" in visitor.input_value("#command")
+
+
+def test_the_default_command_is_there_before_copier_is(visitor: Page, site: Site) -> None:
+    Held(visitor, "packages.tar.xz")
+    visitor.goto(site.url)
+    visitor.wait_for_selector("#copy:enabled")
+    assert visitor.evaluate(TAKEN) == [True, False]
+    assert visitor.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
 
 
 def test_the_copied_command_writes_what_the_archive_has(page: Page, template: Path, tmp_path: Path) -> None:
@@ -279,9 +413,13 @@ def test_a_browser_that_cannot_run_copier_is_told_so_and_has_the_default_files(
 ) -> None:
     page = chrome.new_page()
     page.add_init_script("delete globalThis.WebAssembly")
-    page.goto(site.url)
+    page.goto(f"{site.url}#database=mysql")
     page.wait_for_selector("#status.notice")
     assert page.inner_text("#status").startswith("This browser can't run Copier")
+    assert page.is_checked('input[name="database"][value="none"]')
+    assert page.is_disabled('input[name="database"][value="mysql"]')
+    assert page.get_attribute("#link", "href") == site.url
+    assert page.is_enabled("#copy")
     assert page.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
     page.click('#tree button[data-path="app/main.py"]')
     page.wait_for_selector('#path:text-is("app/main.py")')
