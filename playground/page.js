@@ -297,6 +297,12 @@ window.addEventListener("hashchange", () => {
   render();
 });
 
+// The hash is that of the answers.
+find(".skip").addEventListener("click", (event) => {
+  event.preventDefault();
+  find("#file").focus();
+});
+
 // No inline handler, so that a browser needs no exception for it.
 document.addEventListener("click", ({ target }) => {
   const button = target.closest("#tree button");

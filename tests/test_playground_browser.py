@@ -355,6 +355,14 @@ def test_random_answers_render_in_the_browser_as_on_the_disk(
 # Everyone, everywhere
 
 
+def test_a_keyboard_skips_to_the_file_and_the_answers_stay(page: Page) -> None:
+    answer(page, cache="redis")
+    page.focus(".skip")
+    page.keyboard.press("Enter")
+    assert page.evaluate("document.activeElement.id") == "file"
+    assert page.url.endswith("#cache=redis")
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(chrome: Browser, site: Site, width: int, scheme: Any) -> None:
