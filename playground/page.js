@@ -172,6 +172,7 @@ function answersOfLink() {
 
 function showTree() {
   const closed = new Set([...document.querySelectorAll("#tree details:not([open])")].map((folder) => folder.dataset.path));
+  const focused = document.activeElement?.closest("#tree [data-path]");
   const root = element("ul", { id: "tree" });
   const folders = new Map([["", root]]);
   const folder = (name) => {
@@ -197,6 +198,9 @@ function showTree() {
     folder(parent).append(element("li", { className: file.change }, button));
   }
   find("#tree").replaceWith(root);
+  if (!focused) return;
+  const same = `[data-path="${CSS.escape(focused.dataset.path)}"]`;
+  root.querySelector(`button${same}, ${same} > summary`)?.focus({ preventScroll: true });
 }
 
 function showChanges() {

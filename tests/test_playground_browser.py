@@ -363,6 +363,14 @@ def test_a_keyboard_skips_to_the_file_and_the_answers_stay(page: Page) -> None:
     assert page.url.endswith("#cache=redis")
 
 
+@pytest.mark.parametrize("place", ['button[data-path="app/main.py"]', 'details[data-path="app"] > summary'])
+def test_a_keyboard_keeps_its_place_in_the_tree_when_the_files_change(page: Page, place: str) -> None:
+    page.focus(f"#tree {place}")
+    page.evaluate("location.hash = 'database=sqlite'")
+    has_rendered(page, "#database=sqlite")
+    assert page.evaluate(f"document.activeElement.matches('#tree {place}')")
+
+
 @pytest.mark.parametrize("width", [1280, 375])
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 def test_axe_finds_nothing(chrome: Browser, site: Site, width: int, scheme: Any) -> None:
