@@ -261,13 +261,23 @@ function show(next) {
 
 // What is taken away
 
+async function copy(command) {
+  // Only a page that came by HTTPS, or from this machine, has a clipboard.
+  if (navigator.clipboard) return navigator.clipboard.writeText(command.value);
+  command.select();
+  if (!document.execCommand("copy")) throw new Error("the browser refuses");
+}
+
 find("#copy").addEventListener("click", async () => {
   const command = find("#command");
-  command.select();
-  // Only a page that came by HTTPS, or from this machine, has a clipboard.
-  if (navigator.clipboard) await navigator.clipboard.writeText(command.value);
-  else document.execCommand("copy");
-  say("The command is copied.");
+  try {
+    await copy(command);
+    say("The command is copied.");
+  } catch {
+    command.focus();
+    command.select();
+    say("Copy it with Ctrl+C: it is selected.");
+  }
 });
 
 find("#archive").addEventListener("click", async () => {

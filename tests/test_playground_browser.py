@@ -6,6 +6,7 @@ import random
 import shlex
 import sys
 from collections.abc import Iterator
+from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
@@ -325,6 +326,21 @@ def test_the_default_command_is_there_before_copier_is(visitor: Page, site: Site
     visitor.wait_for_selector("#copy:enabled")
     assert visitor.evaluate(TAKEN) == [True, False]
     assert visitor.input_value("#command") == f"uvx copier copy --defaults {ADDRESS} my-service"
+
+
+def test_a_command_that_the_clipboard_refuses_is_selected(folder: Path, visitor: Page) -> None:
+    class Refusing(SimpleHTTPRequestHandler):
+        def end_headers(self) -> None:
+            self.send_header("Permissions-Policy", "clipboard-write=()")
+            super().end_headers()
+
+    with Site(folder, Refusing) as site:
+        visitor.goto(site.url)
+        is_ready(visitor)
+        visitor.click("#copy")
+        visitor.wait_for_selector('#status:text-is("Copy it with Ctrl+C: it is selected.")')
+        assert visitor.evaluate("getSelection().toString()") == visitor.input_value("#command")
+        assert visitor.evaluate("document.activeElement.id") == "command"
 
 
 def test_the_copied_command_writes_what_the_archive_has(page: Page, template: Path, tmp_path: Path) -> None:
