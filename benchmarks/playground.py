@@ -5,28 +5,21 @@ compare with what the same machine did in the same round: an empty page, Pyodide
 a browser.
 """
 
-import gzip
-import io
 import os
 import shutil
 import subprocess
 import sys
 import time
-from functools import cache
-from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
-from typing import Any
 
 from playwright.sync_api import Browser, Page
 
 from benchmarks.comparing import Options, Row, Samples, pairs
 from harness import npm
-from harness.browser import PATIENCE, Site, browser, is_ready
+from harness.browser import PATIENCE, Host, Site, browser, is_kept, is_ready
 from harness.matrix import ROOT
 from playground.engine import Playground
 
-# What hosts of static files compress.
-COMPRESSED = {"text/html", "text/css", "text/javascript", "application/json", "application/wasm"}
 # Seconds, and bytes, that the issue of the playground allows.
 TREE, COLD, WARM, CHANGE, TRANSFERRED = 1.0, 8.0, 5.0, 1.0, 10e6
 # The answers that are clicked one after the other. Both change many files.
@@ -117,33 +110,6 @@ def rows(found: Samples) -> list[Row]:
     ]
 
 
-class Host(SimpleHTTPRequestHandler):
-    """Serves files as usual hosts do: compressed where it helps, and not again where nothing changed."""
-
-    def send_head(self) -> Any:
-        file = Path(self.translate_path(self.path))
-        file = file / "index.html" if file.is_dir() else file
-        kind = self.guess_type(file)
-        if kind not in COMPRESSED or not file.is_file():
-            return super().send_head()
-        tag = f'"{file.stat().st_mtime_ns}"'
-        unchanged = self.headers["If-None-Match"] == tag
-        body = b"" if unchanged else compressed(file)
-        self.send_response(304 if unchanged else 200)
-        self.send_header("ETag", tag)
-        if not unchanged:
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Encoding", "gzip")
-            self.send_header("Content-Length", str(len(body)))
-        self.end_headers()
-        return io.BytesIO(body)
-
-
-@cache
-def compressed(file: Path) -> bytes:
-    return gzip.compress(file.read_bytes())
-
-
 def marks(page: Page, name: str) -> dict[str, float]:
     """Return the seconds from the navigation, once there are those of a name."""
     page.wait_for_function(f"marks.{name} !== undefined", timeout=PATIENCE)
@@ -174,7 +140,7 @@ def visited(chrome: Browser, folder: Path) -> dict[str, float]:
         found = {"tree": first["tree"], "cold": first["ready"], "sent": site.sent / 1e6}
         for name, answer in CLICKED.items():
             found[name] = page.evaluate(CLICK, [*answer]) / 1000
-        page.close()
+        is_kept(page).close()
         page = context.new_page()
         page.goto(site.url)
         found["warm"] = marks(is_ready(page), "ready")["ready"]

@@ -1,6 +1,8 @@
 """Runs the page with the questions in Chromium, served from a path below the root as many hosts do."""
 
 import functools
+import gzip
+import io
 import shutil
 import threading
 from collections.abc import Iterator
@@ -13,6 +15,8 @@ from playwright.sync_api import Browser, Page, sync_playwright
 
 # Below which the page is served.
 PREFIX = "/some/path/"
+# What hosts of static files compress.
+COMPRESSED = {"text/html", "text/css", "text/javascript", "application/json", "application/wasm"}
 # Milliseconds that Copier may take in a browser on a busy machine.
 PATIENCE = 120_000
 
@@ -34,19 +38,50 @@ def browser() -> Iterator[Browser]:
         started.close()
 
 
+class Host(SimpleHTTPRequestHandler):
+    """Serves files as usual hosts do: compressed where it helps, and not again where nothing changed."""
+
+    def send_head(self) -> Any:
+        file = Path(self.translate_path(self.path))
+        file = file / "index.html" if file.is_dir() else file
+        kind = self.guess_type(file)
+        if kind not in COMPRESSED or not file.is_file():
+            return super().send_head()
+        tag = f'"{file.stat().st_mtime_ns}"'
+        unchanged = self.headers["If-None-Match"] == tag
+        body = b"" if unchanged else compressed(file)
+        self.send_response(304 if unchanged else 200)
+        self.send_header("ETag", tag)
+        if not unchanged:
+            self.send_header("Content-Type", kind)
+            self.send_header("Content-Encoding", "gzip")
+            self.send_header("Content-Length", str(len(body)))
+        self.end_headers()
+        return io.BytesIO(body)
+
+
+@functools.cache
+def compressed(file: Path) -> bytes:
+    return gzip.compress(file.read_bytes())
+
+
 class Site:
-    """Serves a folder below `PREFIX`. Keeps the paths that were asked for, and the number of bytes sent."""
+    """Serves a folder below `PREFIX`. Keeps the paths that were asked for, and the number of bytes sent.
+
+    Another folder can take the place of the first while it serves.
+    """
 
     def __init__(
         self, folder: Path, handler: type[SimpleHTTPRequestHandler] = SimpleHTTPRequestHandler
     ) -> None:
         site = self
+        self.folder = folder
         self.asked: list[str] = []
         self.sent = 0
 
         class Handler(handler):  # type: ignore[valid-type,misc]
             def __init__(self, *arguments: Any) -> None:
-                super().__init__(*arguments, directory=str(folder))
+                super().__init__(*arguments, directory=str(site.folder))
 
             def translate_path(self, path: str) -> str:
                 site.asked.append(path)
@@ -77,6 +112,12 @@ class Site:
 def is_ready(page: Page) -> Page:
     """Wait until Copier renders in the page."""
     page.wait_for_selector("body[data-ready]", timeout=PATIENCE)
+    return page
+
+
+def is_kept(page: Page) -> Page:
+    """Wait until the page works without a network."""
+    page.evaluate("navigator.serviceWorker.ready")
     return page
 
 

@@ -326,19 +326,12 @@ document.addEventListener("click", ({ target }) => {
 // Start
 
 async function keepForLater() {
-  if (!("serviceWorker" in navigator)) return;
   try {
-    await navigator.serviceWorker.register(new URL("service_worker.js", import.meta.url));
-    // What the worker loads goes through it then.
-    await Promise.race([navigator.serviceWorker.ready.then(controlled), new Promise((resolve) => setTimeout(resolve, 2000))]);
+    // Absent where the page came neither by HTTPS nor from this machine.
+    await navigator.serviceWorker?.register(new URL("../service_worker.js", import.meta.url));
   } catch {
     // A page without one works too, while there is a network.
   }
-}
-
-function controlled() {
-  if (navigator.serviceWorker.controller) return undefined;
-  return new Promise((resolve) => navigator.serviceWorker.addEventListener("controllerchange", resolve, { once: true }));
 }
 
 async function begin() {
@@ -350,7 +343,6 @@ async function begin() {
   questions.disabled = false;
   if (typeof WebAssembly !== "object" || typeof Worker !== "function") throw new Error("it has no WebAssembly");
   say("The default service. Copier is loading…");
-  await keepForLater();
   engine = new Engine();
   await engine.call("start", { url, commit, ref });
   ready = true;
@@ -358,6 +350,8 @@ async function begin() {
   say("Copier is ready.");
   if (linked()) await render();
   document.body.dataset.ready = "true";
+  // Not before, so that it finds in the browser's cache what the page has loaded.
+  keepForLater();
 }
 
 begin().catch((error) => {

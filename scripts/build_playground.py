@@ -68,37 +68,46 @@ def main() -> None:
 def build(folder: Path, documentation: str = "") -> None:
     """Write the page into a folder, which is emptied first. Link it to this address of the documentation."""
     shutil.rmtree(folder, ignore_errors=True)
-    (folder / "pyodide").mkdir(parents=True)
+    # Gets the name of the version when it is known.
+    files = folder / "files"
+    (files / "pyodide").mkdir(parents=True)
     installed = npm.folder("pyodide") / "node_modules" / "pyodide"
     for name in PYODIDE:
-        shutil.copy(installed / name, folder / "pyodide")
-    write_archive(folder / "template.tar.xz", template())
+        shutil.copy(installed / name, files / "pyodide")
+    write_archive(files / "template.tar.xz", template())
     with tempfile.TemporaryDirectory() as sources:
         write_archive(Path(sources, "packages.tar.xz"), packages() | own_modules())
-        compile_modules(folder, Path(sources, "packages.tar.xz"))
+        compile_modules(files, Path(sources, "packages.tar.xz"))
     for name in ("page.css", "page.js", "worker.js"):
-        shutil.copy(SOURCE / name, folder)
+        shutil.copy(SOURCE / name, files)
     commit, ref = described(ROOT), asked_for(ROOT)
     playground = Playground(str(ROOT), URL, commit, ref)
     state = playground.answer({})
-    (folder / "default.zip").write_bytes(playground.archive())
+    (files / "default.zip").write_bytes(playground.archive())
     lines = {file["path"]: playground.show(file["path"]) for file in state["files"]}
-    (folder / "default.json").write_text(json.dumps({"state": state, "lines": lines}, separators=(",", ":")))
+    (files / "default.json").write_text(json.dumps({"state": state, "lines": lines}, separators=(",", ":")))
     environment = jinja2.Environment(
         loader=jinja2.FileSystemLoader(SOURCE), autoescape=True, trim_blocks=True, keep_trailing_newline=True
     )
-    page = environment.get_template("index.html.jinja").render(
-        url=URL,
-        documentation=documentation,
-        commit=commit,
-        ref=ref,
-        state=state,
-        first=FIRST,
-        text=playground.tree[FIRST].content.decode(),
-    )
-    (folder / "index.html").write_text(page)
-    worker = (SOURCE / "service_worker.js").read_text()
-    (folder / "service_worker.js").write_text(worker.replace("{{ version }}", version(folder)))
+    page = environment.get_template("index.html.jinja")
+    shown = {
+        "url": URL,
+        "documentation": documentation,
+        "commit": commit,
+        "ref": ref,
+        "state": state,
+        "first": FIRST,
+        "text": playground.tree[FIRST].content.decode(),
+    }
+    # What a service worker keeps of the page itself. It counts for the version, which it names.
+    (files / "shell.html").write_text(page.render(shown, version=""))
+    version = digest(files)
+    files = files.rename(folder / version)
+    (files / "shell.html").write_text(page.render(shown, version=version))
+    shutil.copy(files / "shell.html", folder / "index.html")
+    names = [file.relative_to(folder).as_posix() for file in files_of(files)]
+    worker = environment.get_template("service_worker.js").render(version=version, files=names)
+    (folder / "service_worker.js").write_text(worker)
 
 
 def compile_modules(folder: Path, packages: Path) -> None:
@@ -123,10 +132,17 @@ def git(repository: Path, *arguments: str) -> str:
     return subprocess.run(command, cwd=repository, capture_output=True, text=True, check=True).stdout.strip()
 
 
-def version(folder: Path) -> str:
-    """Return a text that differs where a file of the page does."""
-    files = sorted(path for path in folder.rglob("*") if path.is_file())
-    return hashlib.sha256(b"".join(path.read_bytes() for path in files)).hexdigest()[:16]
+def files_of(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.is_file())
+
+
+def digest(folder: Path) -> str:
+    """Return a text that differs where a file of the folder does."""
+    found = hashlib.sha256()
+    for file in files_of(folder):
+        content = file.read_bytes()
+        found.update(f"{file.relative_to(folder)} {len(content)} ".encode() + content)
+    return found.hexdigest()[:16]
 
 
 def write_archive(archive: Path, files: dict[str, bytes]) -> None:

@@ -3,13 +3,18 @@
 import gzip
 import json
 import random
+import re
 import shlex
+import shutil
 import sys
+import threading
 from collections.abc import Iterator
+from contextlib import contextmanager
 from http.server import SimpleHTTPRequestHandler
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlencode
+from zipfile import ZipFile
 
 import copier
 import httpx2
@@ -17,7 +22,7 @@ import pytest
 from playwright.sync_api import Browser, BrowserContext, Page, Route
 
 from harness import npm, pages
-from harness.browser import PATIENCE, Site, browser, chromium, has_rendered, is_ready
+from harness.browser import PATIENCE, PREFIX, Host, Site, browser, chromium, has_rendered, is_kept, is_ready
 from harness.clones import ENVIRONMENT, run
 from harness.matrix import ASKED, ROOT, choices, label, ordered, rendered
 from harness.pages import ADDRESS, blocks
@@ -412,19 +417,6 @@ def test_nothing_is_wider_than_the_window(chrome: Browser, site: Site, width: in
     page.close()
 
 
-def test_it_works_without_a_network_once_it_is_loaded(
-    context: BrowserContext, page: Page, site: Site
-) -> None:
-    context.set_offline(True)
-    try:
-        page.reload()
-        is_ready(page)
-        answer(page, database="mysql", cache="redis")
-        assert page.locator('#tree button[data-path="app/cache.py"]').count() == 1
-    finally:
-        context.set_offline(False)
-
-
 def test_nobody_else_is_asked_and_little_is_loaded(chrome: Browser, site: Site, folder: Path) -> None:
     context = chrome.new_context()
     page = context.new_page()
@@ -438,6 +430,193 @@ def test_nobody_else_is_asked_and_little_is_loaded(chrome: Browser, site: Site, 
     assert [url for url in asked if not url.startswith((site.url, "data:", "blob:"))] == []
     everything = [path for path in folder.rglob("*") if path.is_file()]
     assert sum(len(gzip.compress(path.read_bytes())) for path in everything) < TRANSFERRED
+
+
+# What is kept
+
+
+@contextmanager
+def visiting(chrome: Browser, site: Site, path: str = "") -> Iterator[Page]:
+    """Open the page as a new visitor, and wait until it is kept."""
+    context = chrome.new_context()
+    page = context.new_page()
+    page.set_default_timeout(PATIENCE)
+    page.goto(site.url + path)
+    yield is_kept(is_ready(page))
+    context.close()
+
+
+def again(page: Page, path: str = "") -> Page:
+    """Close the page and open it again. A service worker that waited for that begins its work."""
+    address, context = page.url.partition("#")[0].removesuffix("index.html"), page.context
+    page.close()
+    opened = context.new_page()
+    opened.set_default_timeout(PATIENCE)
+    opened.goto(address + path)
+    return opened
+
+
+def files_of(folder: Path) -> Path:
+    """Return the folder with the files of the version."""
+    [files] = [path for path in folder.iterdir() if path.is_dir()]
+    return files
+
+
+def release(folder: Path, place: Path, name: str) -> Path:
+    """Write the page of another release, of which each part that a visitor sees has the name."""
+    files = files_of(shutil.copytree(folder, place))
+    for file in (place / "index.html", files / "shell.html", place / "service_worker.js"):
+        text = file.read_text().replace(files.name, name)
+        file.write_text(re.sub('data-commit="[^"]*"', f'data-commit="{name}"', text))
+    script = files / "page.js"
+    script.write_text(f'{script.read_text()}document.body.dataset.script = "{name}";')
+    built = json.loads((files / "default.json").read_text())
+    built["state"]["questions"][0]["default"] = name
+    (files / "default.json").write_text(json.dumps(built))
+    rename_commit(files / "default.zip", name)
+    files.rename(place / name)
+    return place
+
+
+def rename_commit(archive: Path, name: str) -> None:
+    with ZipFile(archive) as before:
+        contents = {member: before.read(member) for member in before.infolist()}
+    with ZipFile(archive, "w") as now:
+        for member, content in contents.items():
+            now.writestr(member, re.sub(rb"(?m)^_commit: .*$", f"_commit: {name}".encode(), content))
+
+
+def releases(page: Page, folder: Path) -> set[str]:
+    """Return the names of the releases that the parts of the page, once it is ready, are of."""
+    given = page.input_value("#project_name")
+    answers = download(is_ready(page), folder)[".copier-answers.yml"][0].decode()
+    [recorded] = re.findall(r"^_commit: (.*)$", answers, re.MULTILINE)
+    names = page.evaluate("[document.body.dataset.commit, document.body.dataset.script]")
+    return {given, recorded, *names}
+
+
+def caches(page: Page) -> list[str]:
+    """Return the versions that are kept."""
+    return [name.split()[-1] for name in page.evaluate("caches.keys()")]
+
+
+REGISTRATION = "navigator.serviceWorker.getRegistration()"
+# Has the browser look for a newer release.
+UPDATE = f"{REGISTRATION}.then((found) => found.update())"
+
+
+class ForAMinute(Host):
+    """Lets browsers take files that are a minute old, as hosts of static files do."""
+
+    def end_headers(self) -> None:
+        self.send_header("Cache-Control", "max-age=60")
+        super().end_headers()
+
+
+class Silent(Host):
+    """Says nothing about how old files are."""
+
+    def send_header(self, keyword: str, value: str) -> None:
+        if keyword not in {"ETag", "Last-Modified"}:
+            super().send_header(keyword, value)
+
+
+@pytest.mark.parametrize("path", ["", "index.html"])
+def test_it_works_without_a_network_once_it_is_kept(chrome: Browser, site: Site, path: str) -> None:
+    with visiting(chrome, site) as page:
+        page.context.set_offline(True)
+        page = is_ready(again(page, path))
+        answer(page, database="mysql", cache="redis")
+        assert page.locator('#tree button[data-path="app/cache.py"]').count() == 1
+
+
+@pytest.mark.parametrize("host", [ForAMinute, Silent])
+def test_keeping_it_loads_no_file_again(chrome: Browser, folder: Path, host: type[Host]) -> None:
+    with Site(folder, host) as site:
+        context = chrome.new_context()
+        page = context.new_page()
+        page.goto(site.url)
+        is_ready(page)
+        loaded = site.sent
+        assert loaded < TRANSFERRED
+        is_kept(page)
+        # The page itself, once more, and the service worker.
+        small = (folder / "index.html", folder / "service_worker.js")
+        assert site.sent - loaded < sum(file.stat().st_size for file in small)
+        context.set_offline(True)
+        is_ready(again(page))
+        context.close()
+
+
+@pytest.mark.parametrize("host", [ForAMinute, Silent])
+def test_a_visitor_who_returns_has_the_newest_release_and_nothing_else(
+    chrome: Browser, folder: Path, tmp_path: Path, host: type[Host]
+) -> None:
+    first, second = release(folder, tmp_path / "1", "first"), release(folder, tmp_path / "2", "second")
+    with Site(first, host) as site, visiting(chrome, site) as page:
+        assert releases(page, tmp_path / "before") == {"first"}
+        site.folder = second
+        page = is_ready(again(page))
+        assert releases(page, tmp_path / "after") == {"second"}
+        page = again(page)
+        until(lambda: caches(page) == ["second"], "the first release is removed")
+        page.context.set_offline(True)
+        assert releases(again(page), tmp_path / "offline") == {"second"}
+
+
+def test_a_release_that_lacks_a_file_leaves_the_one_before(
+    chrome: Browser, folder: Path, tmp_path: Path
+) -> None:
+    first, second = release(folder, tmp_path / "1", "first"), release(folder, tmp_path / "2", "second")
+    (second / "second" / "worker.js").rename(tmp_path / "worker.js")
+    with Site(first, ForAMinute) as site, visiting(chrome, site) as page:
+        site.folder = second
+        page.evaluate(UPDATE)
+        until(lambda: page.evaluate(f"{REGISTRATION}.then(found => !found.installing)"), "it is refused")
+        assert caches(page) == ["first"]
+        page.context.set_offline(True)
+        page = again(page)
+        assert releases(page, tmp_path / "offline") == {"first"}
+        (tmp_path / "worker.js").rename(second / "second" / "worker.js")
+        page.context.set_offline(False)
+        page.evaluate(UPDATE)
+        until(lambda: page.evaluate(f"{REGISTRATION}.then(found => Boolean(found.waiting))"), "it is kept")
+        assert set(caches(page)) == {"first", "second"}
+        page.context.set_offline(True)
+        page = again(page)
+        assert releases(page, tmp_path / "complete") == {"second"}
+
+
+def test_a_network_that_does_not_respond_has_the_page_that_is_kept(chrome: Browser, folder: Path) -> None:
+    responds = threading.Event()
+    responds.set()
+
+    class Slow(Host):
+        def do_GET(self) -> None:
+            responds.wait(PATIENCE / 1000)
+            super().do_GET()
+
+    with Site(folder, Slow) as site, visiting(chrome, site) as page:
+        responds.clear()
+        is_ready(again(page))
+        responds.set()
+
+
+def test_a_browser_without_room_loads_the_page_each_time(chrome: Browser, site: Site) -> None:
+    context = chrome.new_context()
+    page = context.new_page()
+    # For some of the files.
+    limit = {"origin": site.url.removesuffix(PREFIX), "quotaSize": 2_000_000}
+    context.new_cdp_session(page).send("Storage.overrideQuotaForOrigin", limit)
+    for _ in range(2):
+        page.goto(site.url)
+        is_ready(page)
+        answer(page, database="mysql")
+        assert page.locator('#tree button[data-path="app/models.py"]').count() == 1
+        page.goto("about:blank")
+    page.goto(site.url)
+    until(lambda: caches(page) == [], "nothing is kept")
+    context.close()
 
 
 def test_a_browser_that_cannot_run_copier_is_told_so_and_has_the_default_files(
@@ -471,7 +650,7 @@ def test_without_javascript_the_default_files_and_the_command_are_there(chrome: 
 def test_the_page_is_built_with_a_version_and_answers_that_are_taken(folder: Path) -> None:
     worker = (folder / "service_worker.js").read_text()
     assert "{{" not in worker
-    assert json.loads((folder / "default.json").read_text())["state"]["problem"] == ""
+    assert json.loads((files_of(folder) / "default.json").read_text())["state"]["problem"] == ""
 
 
 def test_the_commands_of_the_page_build_and_serve_it(folder: Path) -> None:
