@@ -28,6 +28,7 @@ from harness.matrix import ASKED, ROOT, choices, label, ordered, rendered
 from harness.pages import ADDRESS, blocks
 from harness.ports import reserved_port
 from harness.running import started
+from harness.variants import variants
 from harness.waiting import until
 from playground.engine import unpack
 from tests.test_playground import files, without_source
@@ -530,7 +531,7 @@ def test_it_works_without_a_network_once_it_is_kept(chrome: Browser, site: Site,
         assert page.locator('#tree button[data-path="app/cache.py"]').count() == 1
 
 
-@pytest.mark.parametrize("host", [ForAMinute, Silent])
+@pytest.mark.parametrize("host", variants([ForAMinute, Silent]))
 def test_keeping_it_loads_no_file_again(chrome: Browser, folder: Path, host: type[Host]) -> None:
     with Site(folder, host) as site:
         context = chrome.new_context()
