@@ -42,8 +42,8 @@ def create_engines(
 ) -> tuple[AsyncEngine, AsyncEngine]:
     """Create an engine for single statements and one for transactions.
 
-    A migration copies a table and drops it. With foreign keys, that would delete the rows of
-    other tables that refer to it, or fail.
+    Migrations check foreign keys at their end: a table that is copied is dropped, which would
+    delete the rows of other tables that refer to it, or fail.
     """
     common: dict[str, Any] = {
         "url": make_url(settings.database_url).set(drivername="sqlite+aiosqlite"),
