@@ -44,16 +44,14 @@ def rows(text: str, header: str) -> list[list[str]]:
 
 
 def section(text: str, title: str) -> str:
-    """Return what stands below a heading, up to the next one of its level or above.
-
-    Below the title of a page, that is the rest of the text.
-    """
+    """Return what stands below a heading, up to the next one of its level or above."""
     found = re.search(rf"^(#+) {re.escape(title)}\n", text, re.MULTILINE)
     assert found, f"no section {title}"
     below = text[found.end() :]
-    if found[1] == "#":
-        return below
-    return re.split(rf"^#{{2,{len(found[1])}}} ", below, maxsplit=1, flags=re.MULTILINE)[0]
+    # A comment in a block of commands is no heading.
+    blocks_and_headings = re.finditer(r"^```.*?^```$|^(#+) ", below, re.MULTILINE | re.DOTALL)
+    ends = (each.start() for each in blocks_and_headings if each[1] and len(each[1]) <= len(found[1]))
+    return below[: next(ends, None)]
 
 
 def part(text: str, title: str) -> str:
