@@ -127,7 +127,7 @@ class Runner:
     def shell(
         self, script: str, environment: Mapping[str, str], shell: str = ""
     ) -> subprocess.CompletedProcess[str]:
-        """Run a script with the options that GitHub gives a shell which a step names, or names not."""
+        """Run a script with the options that GitHub gives the shell of a step, which may name none."""
         options = {"": ["-e"], "bash": ["--noprofile", "--norc", "-eo", "pipefail"]}[shell]
         return subprocess.run(
             ["bash", *options, "-c", script],

@@ -197,28 +197,17 @@ def test_the_next_run_renews_the_request_that_is_open(
     assert git(service, "rev-parse", BRANCH) != first
 
 
+@pytest.mark.parametrize(
+    "options", [("--message=Resolve",), ("--amend", "--no-edit")], ids=["new", "amended"]
+)
 @pytest.mark.parametrize("ci", FORGES)
 def test_the_next_run_takes_no_commit_of_the_owner_from_the_branch(
-    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str
+    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str, options: tuple[str, ...]
 ) -> None:
     service, _ = with_a_conflict(ci, tmp_path)
     git(service, "worktree", "add", "--quiet", str(tmp_path / "branch"), BRANCH)
     (tmp_path / "branch" / "Dockerfile").write_text("FROM scratch\n")
-    commit(tmp_path / "branch", "Resolve the conflict")
-    git(service, "worktree", "remove", str(tmp_path / "branch"))
-    with pytest.raises((StepError, JobError), match="has commits of somebody else"):
-        updated(service, tmp_path, api, ci)
-    assert git(service, "log", "-1", "--format=%s", BRANCH).strip() == "Resolve the conflict"
-
-
-@pytest.mark.parametrize("ci", FORGES)
-def test_the_next_run_takes_no_change_of_its_own_commit_from_the_branch(
-    with_a_conflict: WithAConflict, tmp_path: Path, api: Forge, ci: str
-) -> None:
-    service, _ = with_a_conflict(ci, tmp_path)
-    git(service, "worktree", "add", "--quiet", str(tmp_path / "branch"), BRANCH)
-    (tmp_path / "branch" / "Dockerfile").write_text("FROM scratch\n")
-    git(tmp_path / "branch", "commit", "--quiet", "--all", "--amend", "--no-edit")
+    git(tmp_path / "branch", "commit", "--quiet", "--all", *options)
     git(service, "worktree", "remove", str(tmp_path / "branch"))
     with pytest.raises((StepError, JobError), match="has commits of somebody else"):
         updated(service, tmp_path, api, ci)

@@ -1,10 +1,11 @@
-"""Tests what owners add to a service: columns and constraints, settings, a name for the cache's clients."""
+"""Tests what owners add to a service: tables, columns, settings, and variables of their machine."""
 
 from pathlib import Path
 
 import pytest
 
 from harness.matrix import DEFAULTS
+from harness.owners import replace
 from harness.running import run
 from tests.conftest import Render
 
@@ -26,12 +27,6 @@ MIGRATE = "alembic upgrade head\nalembic revision --autogenerate --message chang
 def service(installed: Render) -> Path:
     """A service with SQLite."""
     return installed(**DEFAULTS | {"database": "sqlite"})
-
-
-def replace(file: Path, old: str, new: str) -> None:
-    text = file.read_text()
-    assert text.count(old) == 1, f"{file.name} has {text.count(old)} times: {old}"
-    file.write_text(text.replace(old, new))
 
 
 def add_notes(service: Path, options: str = "") -> None:
@@ -63,7 +58,7 @@ ROWS = "INSERT INTO items (name) VALUES ('lamp'); INSERT INTO notes (item_id) VA
 def test_a_table_that_sqlite_copies_keeps_the_rows_that_refer_to_it(service: Path, options: str) -> None:
     add_notes(service, options)
     sql(service, ROWS)
-    replace(service / "app/models.py", "String(200)", "String(300)")
+    replace(service / "app/models.py", r"String\(200\)", "String(300)")
     run(MIGRATE, service)
     assert "VARCHAR(300)" in sql(service, "SELECT sql FROM sqlite_schema WHERE name = 'items'")[0]
     assert sql(service, "SELECT count(*) FROM notes") == ["1"]
@@ -75,7 +70,7 @@ def test_a_migration_that_takes_the_row_of_others_changes_nothing_and_says_which
     sql(service, ROWS)
     run("alembic revision --message gone", service)
     [file] = (service / "migrations/versions").glob("*_gone.py")
-    replace(file, "def upgrade() -> None:\n", "def upgrade() -> None:\n    op.execute('DELETE FROM items')\n")
+    replace(file, r"^def upgrade\(\).*\n", "def upgrade() -> None:\n    op.execute('DELETE FROM items')\n")
     with pytest.raises(AssertionError, match=r"Rows would refer to no row: notes, rowid 1\."):
         run("alembic upgrade head", service)
     assert sql(service, "SELECT count(*) FROM items") == ["1"]
